@@ -1,0 +1,141 @@
+"""The attention kernel in C++ for CPUs, built by the compiler at hand and called through ctypes."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from backends.attention.base import Attended, FrameSelection
+from backends.attention.reference import Reference
+
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.cpp", "cpu_vector.h"))
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
+ENTRIES = {torch.float32: "attend_f32", torch.bfloat16: "attend_bf16"}
+ARGUMENTS = [
+    *[ctypes.c_void_p] * 7,
+    *[ctypes.c_int64] * 3,
+    *[ctypes.c_int] * 2,
+    ctypes.c_float,
+    ctypes.c_int,
+]
+
+
+class UnavailableError(Exception):
+    """The compiled kernel cannot be had here; the message says why."""
+
+
+class Cpu(Reference):
+    """Compiled decode for one head size; prefill is torch's fused operator."""
+
+    name = "cpu-cpp"
+
+    def __init__(self, head_dim: int) -> None:
+        """Build the kernel, or load it from the cache; raises UnavailableError."""
+        library = _library(head_dim)
+        self.head_dim = head_dim
+        self._entries = {dtype: getattr(library, entry) for dtype, entry in ENTRIES.items()}
+        for entry in self._entries.values():
+            entry.argtypes = ARGUMENTS
+
+    def decode(
+        self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
+    ) -> Attended:
+        """See AttentionKernel. The pool is contiguous; the result is the same for any threads."""
+        num_rows, group_size, head_dim = query_RGD.shape
+        num_frames, _, page_size, _ = pool_FPSD.shape
+        assert query_RGD.dtype == pool_FPSD.dtype and pool_FPSD.is_contiguous()
+        assert head_dim == pool_FPSD.shape[-1] == self.head_dim and page_size <= 64
+        query_RGD = query_RGD.contiguous()
+        indptr_R1 = selection.indptr_R1.contiguous()
+        frames_N = selection.frames_N.to(torch.int32).contiguous()
+        live_N = selection.live_N.contiguous()
+        assert len(indptr_R1) == num_rows + 1 and len(frames_N) == len(live_N)
+        assert indptr_R1.dtype == live_N.dtype == torch.int64
+        out_RGD = torch.empty_like(query_RGD)
+        lse_RG = torch.empty(num_rows, group_size)
+        tensors = (query_RGD, pool_FPSD, indptr_R1, frames_N, live_N, out_RGD, lse_RG)
+        refused = self._entries[query_RGD.dtype](
+            *(tensor.data_ptr() for tensor in tensors),
+            num_rows,
+            len(frames_N),
+            num_frames,
+            group_size,
+            page_size,
+            scale,
+            torch.get_num_threads(),
+        )
+        assert not refused, f"the selection points outside the pool of {num_frames} frames"
+        return Attended(out_RGD, lse_RG)
+
+
+def unsupported(
+    *, device: torch.device, dtype: torch.dtype, head_dim: int, page_size: int
+) -> str | None:
+    """Why the compiled kernel cannot serve these shapes; None where it can."""
+    if device.type != "cpu":
+        return f"it runs on cpu, not on {device.type}"
+    if dtype not in ENTRIES:
+        return f"it computes in {' and '.join(map(str, ENTRIES))}, not in {dtype}"
+    if head_dim % 16 or not 16 <= head_dim <= 256:
+        return f"head_dim is {head_dim}, not a multiple of 16 up to 256"
+    if not 1 <= page_size <= 64:
+        return f"a page has {page_size} slots, not 1 to 64"
+    return None
+
+
+@lru_cache
+def _library(head_dim: int) -> ctypes.CDLL:
+    """The loaded kernel for one head size."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        raise UnavailableError("there is no C++ compiler: g++ is not on PATH and CXX names none")
+    flags = (*FLAGS, f"-DHEAD_DIM={head_dim}")
+    path = _cache_folder() / f"attention-{_fingerprint(compiler, flags)}.so"
+    try:
+        if not path.exists():
+            _build(compiler, flags, path)
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise UnavailableError(f"{path} cannot be written or loaded: {error}") from error
+
+
+def _cache_folder() -> Path:
+    """Where built kernels stay."""
+    named = os.environ.get("KVLOOM_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "kvloom"
+
+
+def _fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
+    """Names all that a build depends on: sources, flags, compiler and processor."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    parts = [*(source.read_text() for source in SOURCES), *flags, version.stdout, _processor()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """The instruction sets of this processor, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    known = (line for line in lines if line.startswith(("flags", "Features")))
+    return next(known, platform.processor())
+
+
+def _build(compiler: str, flags: tuple[str, ...], path: Path) -> None:
+    """Compile to a private file, then rename: another process never loads half a library."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        part = Path(folder) / path.name
+        command = [compiler, *flags, str(SOURCES[0]), "-o", str(part)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            errors = [line for line in done.stderr.splitlines() if "error" in line]
+            raise UnavailableError(f"{compiler} failed: {(errors or ['no message'])[0]}")
+        part.replace(path)

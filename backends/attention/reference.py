@@ -1,0 +1,151 @@
+"""The attention kernel in plain torch: any device, any dtype, the oracle of the others."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from backends.attention.base import Attended, AttentionKernel, FrameSelection, merge
+
+# Rows that share one look at their mask: a block of a causal prompt skips the future of its last
+# row. Smaller blocks skip more, and the matrix products under them run slower.
+BLOCK_ROWS = 512
+
+
+class Reference(AttentionKernel):
+    """See AttentionKernel."""
+
+    name = "torch"
+
+    def decode(
+        self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
+    ) -> Attended:
+        """See AttentionKernel."""
+        frames_RN, live_RN = _padded(selection)
+        slots_S = torch.arange(pool_FPSD.shape[2], device=pool_FPSD.device)
+        seen_RT = (live_RN.unsqueeze(-1) >> slots_S & 1).bool().flatten(1)
+        pages_RNPSD = pool_FPSD[frames_RN]
+        key_RTD, value_RTD = (pages_RNPSD[:, :, part].flatten(1, 2) for part in (0, 1))
+        # A weight of 0 does not silence a value of NaN.
+        value_RTD = value_RTD.masked_fill(~seen_RT.unsqueeze(-1), 0)
+        return _attend_plain(query_RGD, key_RTD, value_RTD, seen_RT.unsqueeze(1), scale)
+
+    def prefill(
+        self,
+        query_KMD: Tensor,
+        key_KTD: Tensor,
+        value_KTD: Tensor,
+        mask_MT: Tensor | None,
+        scale: float,
+    ) -> Attended:
+        """See AttentionKernel."""
+        if mask_MT is None or not mask_MT.numel():
+            return _attend(query_KMD, key_KTD, value_KTD, None, scale)
+        blocks = [
+            _attend_block(query_KBD, key_KTD, value_KTD, mask_BT, scale)
+            for query_KBD, mask_BT in zip(
+                query_KMD.split(BLOCK_ROWS, 1), mask_MT.split(BLOCK_ROWS), strict=True
+            )
+        ]
+        return Attended(
+            torch.cat([block.out for block in blocks], 1),
+            torch.cat([block.lse for block in blocks], 1),
+        )
+
+
+class _Padded(NamedTuple):
+    """A selection with every row as long as the longest: frames_RN, and live_RN, 0 where padded."""
+
+    frames_RN: Tensor
+    live_RN: Tensor
+
+
+def _padded(selection: FrameSelection) -> _Padded:
+    """Lay the ragged rows side by side."""
+    indptr_R1, frames_N, live_N = selection.indptr_R1, selection.frames_N, selection.live_N
+    num_rows, num_frames = len(indptr_R1) - 1, len(frames_N)
+    counts_R1 = indptr_R1.diff().unsqueeze(1)
+    longest = int(counts_R1.max()) if num_frames else 0
+    if num_frames == num_rows * longest:
+        return _Padded(frames_N.view(num_rows, longest), live_N.view(num_rows, longest))
+    columns_N = torch.arange(longest, device=frames_N.device)
+    inside_RN = columns_N < counts_R1
+    at_RN = (indptr_R1[:-1, None] + columns_N).clamp(max=num_frames - 1)
+    # Padding repeats a selected frame: frame 0 may be nobody's, and is read all the same.
+    return _Padded(frames_N[at_RN], live_N[at_RN].masked_fill(~inside_RN, 0))
+
+
+class _Extent(NamedTuple):
+    """Columns before `shared` are seen by every row, columns from `end` on by none."""
+
+    shared: int
+    end: int
+
+
+def _extent(mask_BT: Tensor) -> _Extent:
+    """Where a mask starts to matter, and where it stops."""
+    # As bytes: torch reduces bools over ten times slower.
+    bytes_BT = mask_BT.view(torch.uint8)
+    zero, one = bytes_BT.new_zeros(1), bytes_BT.new_ones(1)
+    shared = torch.cat([bytes_BT.amin(0), zero]).argmin()
+    unseen = torch.cat([bytes_BT.amax(0).flip(0), one]).argmax()
+    return _Extent(int(shared), mask_BT.shape[1] - int(unseen))
+
+
+def _attend_block(
+    query_KBD: Tensor, key_KTD: Tensor, value_KTD: Tensor, mask_BT: Tensor, scale: float
+) -> Attended:
+    """Attend with the mask applied only where rows differ."""
+    shared, end = _extent(mask_BT)
+    body, edge = slice(0, shared), slice(shared, end)
+    whole = _attend(query_KBD, key_KTD[:, body], value_KTD[:, body], None, scale)
+    if shared == end:
+        return whole
+    part = _attend(query_KBD, key_KTD[:, edge], value_KTD[:, edge], mask_BT[:, edge], scale)
+    return merge(whole, part) if shared else part
+
+
+def _attend(
+    query_KMD: Tensor, key_KTD: Tensor, value_KTD: Tensor, mask_MT: Tensor | None, scale: float
+) -> Attended:
+    """Attend by the fastest way this device has."""
+    # The fused operator divides by zero, and ends the process, when there is nothing to attend.
+    if query_KMD.device.type == "cpu" and query_KMD.numel() and key_KTD.numel():
+        return _attend_fused(query_KMD, key_KTD, value_KTD, mask_MT, scale)
+    return _attend_plain(query_KMD, key_KTD, value_KTD, mask_MT, scale)
+
+
+def _attend_fused(
+    query_KMD: Tensor, key_KTD: Tensor, value_KTD: Tensor, mask_MT: Tensor | None, scale: float
+) -> Attended:
+    """Attend by torch's CPU operator, which takes an additive mask and loses the empty rows."""
+    bias_MT = None
+    if mask_MT is not None:
+        bias_MT = query_KMD.new_zeros(mask_MT.shape).masked_fill_(~mask_MT, -torch.inf)
+    out_1KMD, lse_1KM = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        *(_dense(each).unsqueeze(0) for each in (query_KMD, key_KTD, value_KTD)),
+        attn_mask=None if bias_MT is None else bias_MT.expand(1, 1, -1, -1),
+        scale=scale,
+    )
+    lse_KM = lse_1KM.squeeze(0).float()
+    if mask_MT is not None:
+        lse_KM = lse_KM.masked_fill(mask_MT.view(torch.uint8).amax(1) == 0, -torch.inf)
+    return Attended(out_1KMD.squeeze(0), lse_KM)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The same values, with the last axis contiguous: the fused operator takes it for granted."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _attend_plain(
+    query_BMD: Tensor, key_BTD: Tensor, value_BTD: Tensor, mask_BMT: Tensor | None, scale: float
+) -> Attended:
+    """Attend in float32; mask_BMT may broadcast, keys under it may be NaN, values may not."""
+    scores_BMT = (query_BMD.float() * scale) @ key_BTD.float().mT
+    if mask_BMT is not None:
+        scores_BMT.masked_fill_(~mask_BMT, -torch.inf)
+    lse_BM = scores_BMT.logsumexp(-1)
+    offset_BM1 = lse_BM.masked_fill(lse_BM.isneginf(), 0).unsqueeze(-1)
+    out_BMD = scores_BMT.sub_(offset_BM1).exp_() @ value_BTD.float()
+    return Attended(out_BMD.to(query_BMD.dtype), lse_BM)

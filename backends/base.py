@@ -1,0 +1,77 @@
+"""What a backend is: requests in, timed tokens out, counters beside; it computes no metric."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from memory_tiers.counters import Counters
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One prompt to be continued.
+
+    prompt_ids: the whole prompt; num_context: its leading tokens that are prefilled densely, the
+    others are the question and go through the sparse path; temperature 0 is greedy, and what is
+    sampled depends on `seed` alone, not on the batch mates.
+    """
+
+    uid: str
+    prompt_ids: tuple[int, ...]
+    num_context: int
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """The harness splits prompts; a split that is off is our bug."""
+        assert 0 <= self.num_context <= len(self.prompt_ids), self
+        assert self.prompt_ids, "an empty prompt has nothing to attend to"
+        assert self.max_new_tokens > 0, self
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of prompt and answer together, at most."""
+        return len(self.prompt_ids) + self.max_new_tokens
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """One token, and when it was there: `time.perf_counter` seconds."""
+
+    uid: str
+    token_id: int
+    time_s: float
+    finish: Finish | None
+
+
+class Backend(ABC):
+    """Runs a model over requests, continuously batched."""
+
+    provides: ClassVar[frozenset[str]]
+    counters: Counters
+
+    @abstractmethod
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Queue requests, in order."""
+
+    @abstractmethod
+    def step(self) -> list[TokenEvent]:
+        """One forward pass; the tokens it yielded, which a prefill step may not have."""
+
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether a request is queued or running."""
+
+    @abstractmethod
+    def peak_bytes(self) -> dict[str, int]:
+        """Most bytes taken at one time: KV pages by tier, and `index` for the summaries."""
+
+    @abstractmethod
+    def reset_counters(self) -> None:
+        """Count from zero, after a warm-up."""

@@ -1,0 +1,92 @@
+"""What a step appends and for whom, worked out once and shared by all layers."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from memory_tiers.base import PageSelection, Rows
+from memory_tiers.page_table import PageTable
+from memory_tiers.partition.every_page import every_page
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences that each append `new` tokens: decode rows (new = 1) or a chunk of one sequence.
+
+    slots_B: int64 [B], sequence slots; stored_B: int64 [B], tokens each held before; longest: the
+    most tokens that any of them holds afterwards, known on the host.
+    """
+
+    table: PageTable
+    slots_B: Tensor
+    stored_B: Tensor
+    new: int
+    longest: int
+    _dense: dict[int | None, PageSelection] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def rows_R(self) -> Tensor:
+        """Rows of the page table, kv heads innermost, int64 [R = B * K]."""
+        return self.table.rows_of(self.slots_B)
+
+    @cached_property
+    def stored_R(self) -> Tensor:
+        """Tokens that each row held before, int64 [R]."""
+        return self.stored_B.repeat_interleave(self.table.geometry.num_kv_heads)
+
+    @cached_property
+    def positions_RM(self) -> Tensor:
+        """Where each new token is stored, int64 [R, M]."""
+        return self.stored_R.unsqueeze(1) + torch.arange(self.new, device=self.stored_R.device)
+
+    def write_pages(self, layer: int) -> Tensor:
+        """Id of the page that each new token goes to, int64 [R * M]."""
+        return self._written_N + self._offset(layer)
+
+    @cached_property
+    def write_slots_N(self) -> Tensor:
+        """Slot in that page, int64 [R * M]."""
+        return (self.positions_RM % self.table.geometry.page_tokens).flatten()
+
+    def stored_rows(self, layer: int) -> Rows:
+        """The rows as they were before the step, R of them."""
+        return Rows(self.table.first_page(layer, self.rows_R), self.stored_R, self.longest - self.new)
+
+    def query_rows(self, layer: int, window: int | None = None) -> Rows:
+        """One row per query token, which sees itself and what came before: R * M of them.
+
+        window: tokens in a row's sight, itself included; None for all.
+        """
+        first_page_N = self.table.first_page(layer, self.rows_R).repeat_interleave(self.new)
+        first_token_N = None if window is None else self._seen_N - window
+        return Rows(first_page_N, self._seen_N, self.longest, first_token_N)
+
+    def every_page(self, layer: int, window: int | None) -> PageSelection:
+        """What dense attention reads; worked out for one layer, moved to the others."""
+        size = self.table.geometry.page_tokens
+        if self.table.dead_P is not None:
+            return every_page(self.query_rows(layer, window), size, self.table.dead_P)
+        if window not in self._dense:
+            self._dense[window] = every_page(self.query_rows(0, window), size, None)
+        pages = self._dense[window]
+        moved_N = pages.pages_N + self._offset(layer)
+        return PageSelection(pages.indptr_R1, moved_N, pages.live_N, pages.wanted)
+
+    @cached_property
+    def slots_context(self) -> int:
+        """Slots that dense attention reads in one layer."""
+        return int(self._seen_N.sum())
+
+    @cached_property
+    def _seen_N(self) -> Tensor:
+        return (self.positions_RM + 1).flatten()
+
+    @cached_property
+    def _written_N(self) -> Tensor:
+        page_RM = self.positions_RM // self.table.geometry.page_tokens
+        return (self.table.first_page(0, self.rows_R).unsqueeze(1) + page_RM).flatten()
+
+    def _offset(self, layer: int) -> int:
+        return layer * self.table.num_rows * self.table.pages_per_row

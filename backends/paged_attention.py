@@ -1,0 +1,289 @@
+"""One layer of attention over paged KV: the algorithm and the memory, joined.
+
+Index = build or append, Offload = write, Select = score and select, Retrieve = plan and execute,
+Attention = attend: the five operations of SPIN (arXiv:2604.26837, section 4.1).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from backends.attention.base import Attended, AttentionKernel, FrameSelection, merge
+from backends.batch import Batch
+from memory_tiers.base import PageSelection, PartitionMapper
+from memory_tiers.manager import CacheManager
+from memory_tiers.summary_store import SummaryStore
+from sparse_algos.base import Algorithm, Retriever, Visible
+
+
+@dataclass(frozen=True)
+class LayerRules:
+    """How the layers differ.
+
+    dense_layers: layers where no role of the algorithm acts; windowed_layers: the model's own
+    sliding-window layers, among the dense ones; window: tokens that these see.
+    """
+
+    dense_layers: frozenset[int]
+    windowed_layers: frozenset[int]
+    window: int | None
+
+    def window_of(self, layer: int) -> int | None:
+        """Tokens in sight on a layer; None when all are."""
+        return self.window if layer in self.windowed_layers else None
+
+
+class PagedAttention:
+    """Attention of all layers for the sequences of one engine."""
+
+    def __init__(
+        self,
+        *,
+        algorithm: Algorithm,
+        mapper: PartitionMapper,
+        memory: CacheManager,
+        index: SummaryStore | None,
+        kernel: AttentionKernel,
+        rules: LayerRules,
+    ) -> None:
+        """Join the parts; `index` is there exactly when the algorithm retrieves."""
+        assert (index is None) == (algorithm.retrieve is None)
+        self.algorithm = algorithm
+        self.memory = memory
+        self.index = index
+        self.kernel = kernel
+        self.rules = rules
+        self._mapper = mapper
+        self._size = memory.geometry.page_tokens
+
+    def dense(
+        self,
+        layer: int,
+        batch: Batch,
+        query_MHD: Tensor,
+        key_MKD: Tensor,
+        value_MKD: Tensor,
+        scale: float,
+    ) -> Tensor:
+        """A chunk of one sequence that sees everything before it: [M, H, D]."""
+        assert batch.slots_B.numel() == 1
+        self._write(layer, batch, key_MKD, value_MKD)
+        self._index(layer, batch, key_MKD)
+        query_KQD = _fold(query_MHD, self.memory.geometry.num_kv_heads)
+        attended = self._own(layer, query_KQD, key_MKD, value_MKD, scale)
+        for part in self._past(layer, batch, query_KQD, scale):
+            attended = merge(attended, part)
+        self._count_dense(layer, batch)
+        return _unfold(attended.out, query_MHD.shape)
+
+    def sparse(
+        self,
+        layer: int,
+        batch: Batch,
+        query_BMHD: Tensor,
+        key_BMKD: Tensor,
+        value_BMKD: Tensor,
+        scale: float,
+    ) -> Tensor:
+        """Rows that read what the algorithm selects for each of them: [B, M, H, D]."""
+        self._evict(layer, batch)
+        self._write(layer, batch, key_BMKD.flatten(0, 1), value_BMKD.flatten(0, 1))
+        self._index(layer, batch, key_BMKD.flatten(0, 1))
+        num_heads = self.memory.geometry.num_kv_heads
+        query_BKMGD = query_BMHD.unflatten(2, (num_heads, -1)).transpose(1, 2)
+        query_NGD = query_BKMGD.flatten(0, 2).contiguous()
+        retrieve = self._retriever(layer)
+        if retrieve is None:
+            pages = batch.every_page(layer, self.rules.window_of(layer))
+        else:
+            pages = self._select(retrieve, layer, batch, query_NGD)
+        self._count_read(batch, pages)
+        at_once = retrieve is not None and batch.new == 1
+        attended = self._attend(query_NGD, pages, scale, at_once=at_once, shared=batch.new > 1)
+        out_BKMGD = attended.out.view(query_BKMGD.shape)
+        return out_BKMGD.transpose(1, 2).flatten(2, 3)
+
+    def acts_on(self, layer: int) -> bool:
+        """Whether a role of the algorithm acts on this layer."""
+        return not self.algorithm.is_dense and layer not in self.rules.dense_layers
+
+    def release(self, slot: int) -> None:
+        """Forget a sequence."""
+        self.memory.release(slot)
+        if self.index is not None:
+            table = self.memory.table
+            rows_K = table.rows_of(torch.tensor([slot], device=table.dirty_P.device))
+            for layer in range(self.memory.geometry.num_layers):
+                self.index.release(rows_K + layer * table.num_rows)
+
+    def _retriever(self, layer: int) -> Retriever | None:
+        return self.algorithm.retrieve if layer not in self.rules.dense_layers else None
+
+    def _evict(self, layer: int, batch: Batch) -> None:
+        evict = self.algorithm.evict
+        if evict is None or layer in self.rules.dense_layers:
+            return
+        rows = batch.stored_rows(layer)
+        num_slots = -(-max(rows.longest, 1) // self._size) * self._size
+        self.memory.drop_slots(rows, evict.keep(rows.num_tokens_R, batch.new, num_slots))
+
+    def _write(self, layer: int, batch: Batch, key_NKD: Tensor, value_NKD: Tensor) -> None:
+        self.memory.write(
+            batch.write_pages(layer),
+            batch.write_slots_N,
+            _by_row(key_NKD, batch.new),
+            _by_row(value_NKD, batch.new),
+        )
+
+    def _index(self, layer: int, batch: Batch, key_NKD: Tensor) -> None:
+        retrieve = self._retriever(layer)
+        if retrieve is None:
+            return
+        assert self.index is not None
+        size = retrieve.partition_size
+        rows_R = batch.rows_R + layer * self.memory.table.num_rows
+        self.index.reserve(rows_R, -(-batch.longest // size))
+        if batch.new > 1:
+            self._build(retrieve, layer, batch)
+            return
+        partition_R = batch.stored_R // size
+        old = self.index.read_at(rows_R, partition_R)
+        grown = retrieve.append(old, batch.stored_R % size, _by_row(key_NKD, 1))
+        self.index.write(rows_R, partition_R, grown)
+
+    def _build(self, retrieve: Retriever, layer: int, batch: Batch) -> None:
+        """Summarise every partition that a chunk of one sequence touched, from its pages."""
+        assert self.index is not None
+        size, stop = retrieve.partition_size, batch.longest
+        first_page = (stop - batch.new) // self._size
+        pages_KP = self._pages(layer, batch, first_page, -(-stop // self._size))
+        frames_KP = self.memory.table.frame_TP[0, pages_KP]
+        keys_KTD = self.memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
+        partition_P = torch.arange((stop - batch.new) // size, -(-stop // size), device=pages_KP.device)
+        skipped = int(partition_P[0]) * size - first_page * self._size
+        keys_KPSD = keys_KTD[:, skipped:][:, : len(partition_P) * size].unflatten(1, (-1, size))
+        token_PS = partition_P.unsqueeze(1) * size + torch.arange(size, device=pages_KP.device)
+        live_KPS = (token_PS < stop).expand(len(pages_KP), -1, -1)
+        built = retrieve.build(keys_KPSD.flatten(0, 1), live_KPS.flatten(0, 1))
+        rows_K = batch.rows_R + layer * self.memory.table.num_rows
+        rows_N = rows_K.repeat_interleave(len(partition_P))
+        self.index.write(rows_N, partition_P.repeat(len(rows_K)), built)
+
+    def _select(
+        self, retrieve: Retriever, layer: int, batch: Batch, query_NGD: Tensor
+    ) -> PageSelection:
+        assert self.index is not None
+        rows_R = batch.rows_R + layer * self.memory.table.num_rows
+        summaries = self.index.read(rows_R, -(-batch.longest // retrieve.partition_size))
+        query_RQD = query_NGD.view(len(rows_R), -1, query_NGD.shape[-1])
+        scores_NGP = retrieve.score(summaries, query_RQD).view(*query_NGD.shape[:2], -1)
+        rows = batch.query_rows(layer)
+        alive = self.memory.table.alive(rows)
+        if alive is not None and retrieve.partition_size != self._size:
+            per_page = self._size // retrieve.partition_size
+            alive = alive.repeat_interleave(per_page, dim=1)[:, : scores_NGP.shape[-1]]
+        selection = retrieve.select(scores_NGP, Visible(rows.num_tokens_R, rows.longest, alive))
+        return self._mapper.to_pages(selection, rows, self._size, self.memory.table.dead_P)
+
+    def _attend(
+        self, query_NGD: Tensor, pages: PageSelection, scale: float, *, at_once: bool, shared: bool
+    ) -> Attended:
+        """Attend selected pages: all of them at one time, or in waves that the tier holds."""
+        count = pages.pages_N.numel()
+        waves = [(0, count)] if at_once else self.memory.waves(count)
+        attended = None
+        for start, stop in waves:
+            wanted_N = pages.pages_N[start:stop]
+            self.memory.fetch(wanted_N.unique() if shared else wanted_N)
+            frames_N = self.memory.table.frame_TP[0, wanted_N]
+            indptr_R1 = pages.indptr_R1.clamp(start, stop) - start
+            chosen = FrameSelection(indptr_R1, frames_N, pages.live_N[start:stop])
+            part = self.kernel.decode(query_NGD, self.memory.pool_FPSD, chosen, scale)
+            attended = part if attended is None else merge(attended, part)
+        assert attended is not None, "a row always sees itself"
+        return attended
+
+    def _own(
+        self, layer: int, query_KQD: Tensor, key_MKD: Tensor, value_MKD: Tensor, scale: float
+    ) -> Attended:
+        """Attention inside a chunk."""
+        row_M = torch.arange(len(key_MKD), device=key_MKD.device)
+        gap_MT = row_M.unsqueeze(1) - row_M
+        mask_MT = self._in_sight(layer, gap_MT)
+        mask_QT = mask_MT.repeat(query_KQD.shape[1] // len(key_MKD), 1)
+        key_KMD, value_KMD = key_MKD.transpose(0, 1), value_MKD.transpose(0, 1)
+        return self.kernel.prefill(query_KQD, key_KMD, value_KMD, mask_QT, scale)
+
+    def _past(
+        self, layer: int, batch: Batch, query_KQD: Tensor, scale: float
+    ) -> Iterator[Attended]:
+        """Attention of a chunk to what was stored before it, in waves of pages."""
+        before = batch.longest - batch.new
+        window = self.rules.window_of(layer)
+        first = 0 if window is None else max(0, before - window + 1) // self._size
+        last = -(-before // self._size)
+        step = max(1, self.memory.num_fast_frames // self.memory.geometry.num_kv_heads)
+        for start in range(first, last, step):
+            stop = min(start + step, last)
+            pages_KP = self._pages(layer, batch, start, stop)
+            self.memory.fetch(pages_KP.flatten())
+            frames_KP = self.memory.table.frame_TP[0, pages_KP]
+            tokens = min(stop * self._size, before) - start * self._size
+            key_KTD = self.memory.pool_FPSD[frames_KP, 0].flatten(1, 2)[:, :tokens]
+            value_KTD = self.memory.pool_FPSD[frames_KP, 1].flatten(1, 2)[:, :tokens]
+            mask_QT = None
+            if window is not None:
+                mask_QT = self._past_mask(layer, batch, start * self._size, tokens, query_KQD)
+            yield self.kernel.prefill(query_KQD, key_KTD, value_KTD, mask_QT, scale)
+
+    def _past_mask(
+        self, layer: int, batch: Batch, start: int, tokens: int, query_KQD: Tensor
+    ) -> Tensor:
+        token_T = start + torch.arange(tokens, device=query_KQD.device)
+        gap_MT = batch.positions_RM[0].unsqueeze(1) - token_T
+        return self._in_sight(layer, gap_MT).repeat(query_KQD.shape[1] // batch.new, 1)
+
+    def _in_sight(self, layer: int, gap_MT: Tensor) -> Tensor:
+        window = self.rules.window_of(layer)
+        seen_MT = gap_MT >= 0
+        return seen_MT if window is None else seen_MT & (gap_MT < window)
+
+    def _pages(self, layer: int, batch: Batch, start: int, stop: int) -> Tensor:
+        first_K1 = self.memory.table.first_page(layer, batch.rows_R).unsqueeze(1)
+        return first_K1 + torch.arange(start, stop, device=first_K1.device)
+
+    def _count_dense(self, layer: int, batch: Batch) -> None:
+        count, geometry = self.memory.counters.current, self.memory.geometry
+        before = batch.longest - batch.new
+        window = self.rules.window_of(layer)
+        seen = before if window is None else min(before, window)
+        pages = -(-seen // self._size) * geometry.num_kv_heads
+        count.pages_read += pages
+        count.bytes_read += pages * geometry.page_bytes
+
+    def _count_read(self, batch: Batch, pages: PageSelection) -> None:
+        count, read = self.memory.counters.current, pages.pages_N.numel()
+        count.pages_read += read
+        count.bytes_read += read * self.memory.geometry.page_bytes
+        count.slots_wanted += pages.wanted
+        count.slots_context += batch.slots_context
+
+
+def _by_row(tensor_NKD: Tensor, new: int) -> Tensor:
+    """Packed tokens [B * M, K, D] in the order of rows and their tokens, [B * K * M, D]."""
+    if new == 1:
+        return tensor_NKD.flatten(0, 1)
+    return tensor_NKD.unflatten(0, (-1, new)).transpose(1, 2).flatten(0, 2)
+
+
+def _fold(query_MHD: Tensor, num_kv_heads: int) -> Tensor:
+    """Queries by kv head, group outermost: [K, G * M, D]."""
+    return query_MHD.unflatten(1, (num_kv_heads, -1)).permute(1, 2, 0, 3).flatten(1, 2)
+
+
+def _unfold(out_KQD: Tensor, shape_MHD: torch.Size) -> Tensor:
+    num_rows, num_heads, _ = shape_MHD
+    out_KGMD = out_KQD.unflatten(1, (num_heads // len(out_KQD), num_rows))
+    return out_KGMD.permute(2, 0, 1, 3).reshape(shape_MHD)

@@ -1,0 +1,72 @@
+"""The one place where settings become objects."""
+
+import inspect
+from importlib import import_module
+from typing import Any
+
+from harness.settings import Component, Settings
+from memory_tiers.base import PartitionMapper, options
+from sparse_algos.base import Algorithm
+
+PACKAGES = ("harness", "backends", "memory_tiers", "sparse_algos")
+
+
+def build(component: Component, key: str, *positional: Any) -> Any:
+    """An object of the component's class; raises ValueError that names the config key."""
+    target = find(component, key)
+    arguments = component.arguments
+    try:
+        inspect.signature(target).bind(*positional, **arguments)
+    except TypeError as error:
+        known = options(list(inspect.signature(target).parameters))
+        raise ValueError(f"{key}: {error}; {component.target} takes {known}") from None
+    return target(*positional, **{name: _frozen(value) for name, value in arguments.items()})
+
+
+def find(component: Component, key: str) -> Any:
+    """The class that a component names."""
+    module_name, _, name = component.target.rpartition(".")
+    if module_name.split(".")[0] in PACKAGES:
+        try:
+            return getattr(import_module(module_name), name)
+        except (ModuleNotFoundError, AttributeError):
+            pass
+    raise ValueError(
+        f"{key}._target_={component.target!r} names no class in {options(PACKAGES)}"
+    )
+
+
+def build_algorithm(settings: Settings) -> Algorithm:
+    """The algorithm that the three roles compose."""
+    algo = settings.algo
+    if algo.prefill is not None:
+        raise ValueError(
+            f"algo.prefill={algo.prefill.target!r}: no backend computes prefill patterns yet; "
+            "use algo/prefill=none"
+        )
+    return Algorithm(
+        name=algo.name,
+        evict=build(algo.evict, "algo.evict") if algo.evict else None,
+        retrieve=build(algo.retrieve, "algo.retrieve") if algo.retrieve else None,
+        dense_layers=algo.dense_layers,
+    )
+
+
+def build_mapper(settings: Settings, algorithm: Algorithm) -> PartitionMapper:
+    """The first mapper that can place the algorithm's partitions."""
+    mappers = [build(one, "partition.mappers") for one in settings.partition.mappers]
+    retrieve = algorithm.retrieve
+    refusals = []
+    for mapper in mappers:
+        refusal = retrieve and mapper.refusal(
+            retrieve.kind, retrieve.partition_size, settings.partition.page_tokens
+        )
+        if not refusal:
+            found: PartitionMapper = mapper
+            return found
+        refusals.append(refusal)
+    raise ValueError(f"algo={algorithm.name} cannot be composed: {'; '.join(refusals)}")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

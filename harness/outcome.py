@@ -1,0 +1,44 @@
+"""What a run yields before anything is computed from it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.base import Finish
+from memory_tiers.counters import Counters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One request through one arm. Times are seconds of one monotonic clock.
+
+    score: in [0, 1], None for a load that is not scored; token_times_s: when each output token
+    was there; started_s: when the request was handed to the backend.
+    """
+
+    uid: str
+    task: str
+    arm: str
+    answer: str
+    score: float | None
+    num_prompt_tokens: int
+    num_output_tokens: int
+    started_s: float
+    token_times_s: tuple[float, ...]
+    finish: Finish
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmResult:
+    """All requests of one arm: the dense baseline or the system under test.
+
+    page_bytes, page_tokens: size of a page of KV; peak_bytes: by tier, and `index`;
+    effective: settings read back from the running system (kernel, frames per tier, threads).
+    """
+
+    name: str
+    outcomes: tuple[Outcome, ...]
+    counters: Counters
+    peak_bytes: dict[str, int]
+    page_bytes: int
+    page_tokens: int
+    effective: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,171 @@
+"""The composed config, validated once: frozen, nothing extra, every value in its range."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from harness.units import Size, parse_size
+
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Natural = Annotated[int, Field(ge=0, strict=True)]
+
+
+class Strict(BaseModel):
+    """Frozen, and refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(BaseModel):
+    """A class to be built and its arguments, which the class itself checks."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    target: str = Field(alias="_target_")
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Everything beside the target."""
+        return {key: value for key, value in (self.model_extra or {}).items() if key[0] != "_"}
+
+
+class AlgoSettings(Strict):
+    """An algorithm: at most one of each role."""
+
+    name: str
+    prefill: Component | None
+    evict: Component | None
+    retrieve: Component | None
+    dense_layers: Natural
+
+
+class PartitionSettings(Strict):
+    """Mappers to try, in order, and the size of the pages below them."""
+
+    name: str
+    page_tokens: Positive
+    mappers: tuple[Component, ...]
+
+
+class TierLevel(Component):
+    """One arena."""
+
+    size: Annotated[Size, BeforeValidator(parse_size)]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of the class; the size becomes frames elsewhere."""
+        return super().arguments
+
+
+class TierSettings(BaseModel):
+    """Arenas by name, listed from fast to slow in `levels`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+    levels: tuple[str, ...] = Field(min_length=1)
+    __pydantic_extra__: dict[str, TierLevel]
+
+    @model_validator(mode="after")
+    def _levels_are_there(self) -> "TierSettings":
+        if set(self.levels) != set(self.arenas):
+            raise ValueError(f"levels {list(self.levels)} and arenas {list(self.arenas)} differ")
+        return self
+
+    @property
+    def arenas(self) -> dict[str, TierLevel]:
+        """Settings by level."""
+        return self.__pydantic_extra__
+
+
+class CacheSettings(Strict):
+    """How the cache manager chooses what leaves the fast tier."""
+
+    name: str
+    policy: Component
+
+
+class BackendSettings(Strict):
+    """The embedded engine."""
+
+    name: Literal["transformers"]
+    device: Literal["auto", "cpu", "cuda"]
+    kernel: Literal["auto", "torch", "cpu-cpp"]
+    chunk_tokens: Positive
+    max_batch: Positive
+
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class LocalModel(Strict):
+    """Weights in a folder, or a hub id."""
+
+    kind: Literal["local"]
+    path: str = Field(min_length=1)
+    dtype: Dtype
+    download: bool = False
+
+
+class DummyModel(Strict):
+    """Random weights."""
+
+    kind: Literal["dummy"]
+    shape: Literal["toy", "wide", "1b", "8b"]
+    num_layers: Positive | None
+    dtype: Dtype
+
+
+class LoadSettings(Strict):
+    """When requests arrive."""
+
+    name: Literal["single", "batch"]
+    warmup_tokens: Positive
+
+
+class ProtocolSettings(Strict):
+    """Which part of a prompt goes through the algorithm."""
+
+    name: Literal["question_sparse", "question_dense"]
+
+
+class Named(Strict):
+    """A group whose only option so far does nothing."""
+
+    name: str
+
+
+class Settings(Strict):
+    """One run."""
+
+    algo: AlgoSettings
+    partition: PartitionSettings
+    tier: TierSettings
+    cache: CacheSettings
+    reuse: Named
+    backend: BackendSettings
+    model: Annotated[LocalModel | DummyModel, Field(discriminator="kind")]
+    task: Component
+    load: LoadSettings
+    protocol: ProtocolSettings
+    logger: Named
+    hardware: Named
+    results: str
+
+
+def validated(composed: dict[str, Any]) -> Settings:
+    """The settings, or a ValueError of one line that names the first key that is off."""
+    try:
+        return Settings.model_validate(composed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        kinds = {"local", "dummy"}
+        key = ".".join(str(part) for part in first["loc"] if part not in kinds)
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{key}={first['input']!r}: {message}") from None

@@ -1,0 +1,101 @@
+"""A complete running system, built from settings."""
+
+from typing import Any
+
+import torch
+
+from backends.attention.base import AttentionKernel
+from backends.paged_attention import LayerRules, PagedAttention
+from backends.transformers.engine import TransformersBackend
+from backends.transformers.loading import (
+    ModelInfo,
+    describe_dummy,
+    describe_local,
+    load_dummy,
+    load_local,
+)
+from harness.build import build, build_mapper
+from harness.preflight import Plan
+from harness.settings import DummyModel, Settings
+from memory_tiers.counters import Counters
+from memory_tiers.manager import CacheManager
+from memory_tiers.page_table import PageTable
+from memory_tiers.summary_store import SummaryStore
+from sparse_algos.base import Algorithm
+
+BUNDLED = "models/bundled"
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a backend; raises ValueError when it is not there."""
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise ValueError("backend.device='cuda' is not on this machine; use backend.device=cpu")
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+def tokenizer_path(settings: Settings) -> str:
+    """Where the tokenizer is; random models borrow the bundled one."""
+    return BUNDLED if isinstance(settings.model, DummyModel) else settings.model.path
+
+
+def describe(settings: Settings, vocab_size: int) -> ModelInfo:
+    """The model, no weight read."""
+    model = settings.model
+    if isinstance(model, DummyModel):
+        return describe_dummy(model.shape, model.num_layers, model.dtype, vocab_size)
+    return describe_local(model.path, model.dtype, download=model.download)
+
+
+def load(settings: Settings, info: ModelInfo, device: torch.device) -> Any:
+    """The weights."""
+    model = settings.model
+    if isinstance(model, DummyModel):
+        return load_dummy(info, device)
+    return load_local(info, model.path, device, download=model.download)
+
+
+def assemble(
+    settings: Settings,
+    algorithm: Algorithm,
+    plan: Plan,
+    info: ModelInfo,
+    model: Any,
+    kernel: AttentionKernel,
+) -> TransformersBackend:
+    """An engine of its own memory over a model that others may share."""
+    levels = settings.tier.levels
+    tiers = tuple(
+        build(settings.tier.arenas[name], f"tier.{name}", name, plan.frames[name], plan.geometry)
+        for name in levels
+    )
+    table = PageTable(plan.geometry, plan.sequences, plan.max_tokens, len(levels))
+    policy = build(settings.cache.policy, "cache.policy")
+    memory = CacheManager(plan.geometry, table, tiers, policy, Counters())
+    attention = PagedAttention(
+        algorithm=algorithm,
+        mapper=build_mapper(settings, algorithm),
+        memory=memory,
+        index=_index(algorithm, plan, table),
+        kernel=kernel,
+        rules=LayerRules(
+            info.windowed_layers | frozenset(range(algorithm.dense_layers)),
+            info.windowed_layers,
+            info.window,
+        ),
+    )
+    return TransformersBackend(
+        model,
+        attention,
+        max_batch=plan.sequences,
+        chunk_tokens=settings.backend.chunk_tokens,
+    )
+
+
+def _index(algorithm: Algorithm, plan: Plan, table: PageTable) -> SummaryStore | None:
+    if algorithm.retrieve is None:
+        return None
+    geometry = plan.geometry
+    spec = algorithm.retrieve.summary_spec(geometry.head_dim, geometry.dtype)
+    partitions = -(-plan.max_tokens // algorithm.retrieve.partition_size)
+    return SummaryStore(spec, geometry.num_layers * table.num_rows, partitions, geometry.device)

@@ -1,0 +1,162 @@
+"""RULER (arXiv:2404.06654): synthetic look-ups in a context of a chosen length."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.tasks import checks
+from harness.tasks.base import Task, TaskRequest, Tokenizer
+from harness.tasks.drafts import CountTokens, Draft, Generator, largest_size
+from harness.tasks.haystacks import Haystack, Noise, Prose, SpacedNoise
+from harness.tasks.niah import Niah
+from harness.tasks.variable_tracking import VariableTracking
+
+TASKS = ("niah_single_1", "niah_multikey_1", "vt")
+HAYSTACKS = ("default", "noise", "prose")
+VT_NOISE: Mapping[str, Haystack] = {"newline": Noise(), "space": SpacedNoise()}
+SMALLEST_LENGTH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ruler(Task):
+    """Prompts of RULER's tasks, to the byte where the settings are the original ones.
+
+    `length` counts prompt and new tokens, as in RULER; a prompt is short of it by less than a
+    noise line, or by a few words of prose. `max_new_tokens` null is each task's own number.
+    `haystack` "default" is each task's own, but for the essays of niah_multikey_1, which may not
+    be redistributed: the bundled prose stands for them. `vt_joiner` holds for the noise haystack.
+    `strip_prompt` strips the end of the prompt: RULER's vt prompt ends in a space, which most
+    tokenizers attach to the next word. What is not original stands in `metadata["variant"]`.
+    """
+
+    tasks: Sequence[str]
+    length: int
+    max_new_tokens: int | None
+    num_samples: int
+    seed: int
+    haystack: str
+    values: str
+    vt_names: str
+    vt_example: bool
+    vt_joiner: str
+    strip_prompt: bool
+
+    def __post_init__(self) -> None:
+        """Raise ValueError on a setting out of range."""
+        checks.names_among("task.tasks", self.tasks, TASKS)
+        checks.at_least("task.length", self.length, SMALLEST_LENGTH)
+        if self.max_new_tokens is not None:
+            checks.at_least("task.max_new_tokens", self.max_new_tokens, 1)
+        checks.at_least("task.num_samples", self.num_samples, 1)
+        checks.at_least("task.seed", self.seed, 0)
+        checks.one_of("task.haystack", self.haystack, HAYSTACKS)
+        checks.one_of("task.values", self.values, Niah.value_names)
+        checks.one_of("task.vt_names", self.vt_names, VariableTracking.name_sources)
+        checks.flag("task.vt_example", self.vt_example)
+        checks.one_of("task.vt_joiner", self.vt_joiner, VT_NOISE)
+        checks.flag("task.strip_prompt", self.strip_prompt)
+
+    def requests(self, tokenizer: Tokenizer) -> Sequence[TaskRequest]:
+        """See Task; sample i of a task is the same however many samples and tasks are asked for."""
+
+        def count_tokens(text: str) -> int:
+            return len(tokenizer.encode(text))
+
+        generators = self._generators()
+        drafts = {task: self._drafts(task, generators[task], count_tokens) for task in self.tasks}
+        self._check_length(drafts, generators, count_tokens)
+        return tuple(
+            self._request(task, index, generators[task], draft, count_tokens)
+            for task in self.tasks
+            for index, draft in enumerate(drafts[task])
+        )
+
+    def score(self, request: TaskRequest, answer: str) -> float:
+        """RULER's string_match_all of one sample: the fraction of references in the answer."""
+        said = re.sub(r"[\x00-\x1f]", "\n", answer.strip()).strip().lower()
+        found = [reference.lower() in said for reference in request.references]
+        return sum(found) / len(found)
+
+    def _generators(self) -> dict[str, Generator]:
+        haystacks = {"noise": Noise(), "essay": Prose(), "prose": Prose()}
+        vt_haystacks = {**haystacks, "noise": VT_NOISE[self.vt_joiner]}
+        default = self.haystack == "default"
+        return {
+            "niah_single_1": Niah(
+                haystack=haystacks["noise" if default else self.haystack],
+                original_haystack="haystack=noise",
+                num_keys=1,
+                values=self.values,
+                shuffle_seed=self.seed,
+            ),
+            "niah_multikey_1": Niah(
+                haystack=haystacks["essay" if default else self.haystack],
+                original_haystack="haystack=essay",
+                num_keys=4,
+                values=self.values,
+                shuffle_seed=self.seed,
+            ),
+            "vt": VariableTracking(
+                haystack=vt_haystacks["noise" if default else self.haystack],
+                original_haystack="haystack=noise",
+                names=self.vt_names,
+                example=self.vt_example,
+                strip_prompt=self.strip_prompt,
+            ),
+        }
+
+    def _drafts(self, task: str, generator: Generator, count_tokens: CountTokens) -> list[Draft]:
+        seeds = [f"{self.seed}:{task}:{index}" for index in range(self.num_samples)]
+        return [generator.draft(seed, count_tokens) for seed in seeds]
+
+    def _num_new_tokens(self, generator: Generator) -> int:
+        return self.max_new_tokens or generator.num_new_tokens
+
+    def _check_length(
+        self,
+        drafts: Mapping[str, Sequence[Draft]],
+        generators: Mapping[str, Generator],
+        count_tokens: CountTokens,
+    ) -> None:
+        smallest = max(
+            count_tokens(draft.prompt(draft.smallest_size)) + self._num_new_tokens(generators[task])
+            for task in self.tasks
+            for draft in drafts[task]
+        )
+        if self.length < smallest:
+            raise ValueError(
+                f"task.length={self.length}: too short for the prompts and new tokens of "
+                f"{', '.join(self.tasks)}; the smallest that fits is {smallest}"
+            )
+
+    def _request(
+        self,
+        task: str,
+        index: int,
+        generator: Generator,
+        draft: Draft,
+        count_tokens: CountTokens,
+    ) -> TaskRequest:
+        num_new_tokens = self._num_new_tokens(generator)
+        context = draft.context(largest_size(draft, count_tokens, self.length - num_new_tokens))
+        return TaskRequest(
+            uid=f"ruler-{task}-{self.length}-{index}",
+            task=task,
+            context=context,
+            question=draft.question,
+            references=draft.references,
+            max_new_tokens=num_new_tokens,
+            metadata={
+                **draft.metadata,
+                "depths": draft.depths(context),
+                "variant": ", ".join(self._departures(generator)) or "original",
+            },
+        )
+
+    def _departures(self, generator: Generator) -> list[str]:
+        num_new_tokens = self._num_new_tokens(generator)
+        of_length = num_new_tokens != generator.num_new_tokens
+        return [
+            *generator.departures(),
+            *([f"max_new_tokens={num_new_tokens}"] if of_length else []),
+        ]

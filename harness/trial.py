@@ -1,0 +1,84 @@
+"""Runs the same requests through each arm, interleaved, all arms warm."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from backends.base import Backend, Finish, Request, TokenEvent
+from harness.outcome import Outcome
+from harness.workload import Item, Workload
+
+
+@dataclass
+class Heard:
+    """Tokens of one request as they come."""
+
+    started_s: float
+    token_ids: list[int] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)
+    finish: Finish = "length"
+
+    def hear(self, event: TokenEvent) -> None:
+        """Take one token."""
+        self.token_ids.append(event.token_id)
+        self.times_s.append(event.time_s)
+        self.finish = event.finish or self.finish
+
+
+def warm_up(arms: Mapping[str, Backend], request: Request) -> None:
+    """Run one request through every arm, then forget what it counted."""
+    for backend in arms.values():
+        _drive(backend, [request])
+        backend.reset_counters()
+
+
+def run_interleaved(
+    arms: Mapping[str, Backend],
+    workload: Workload,
+    tokenizer: Any,
+    *,
+    at_once: int,
+    advance: Callable[[], None],
+) -> Iterator[Outcome]:
+    """Rounds of `at_once` requests through every arm; the arm that goes first alternates."""
+    names = list(arms)
+    for number, round_items in enumerate(_rounds(workload.items, at_once)):
+        for name in names if number % 2 == 0 else names[::-1]:
+            heard = _drive(arms[name], [item.request for item in round_items])
+            for item in round_items:
+                yield _outcome(name, item, heard[item.request.uid], workload, tokenizer)
+                advance()
+
+
+def _rounds(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
+    started_s = perf_counter()
+    heard = {request.uid: Heard(started_s) for request in requests}
+    backend.submit(requests)
+    while backend.busy:
+        for event in backend.step():
+            heard[event.uid].hear(event)
+    return heard
+
+
+def _outcome(
+    arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: Any
+) -> Outcome:
+    answer = tokenizer.decode(heard.token_ids, skip_special_tokens=True)
+    return Outcome(
+        uid=item.source.uid,
+        task=item.source.task,
+        arm=arm,
+        answer=answer,
+        score=workload.task.score(item.source, answer),
+        num_prompt_tokens=len(item.request.prompt_ids),
+        num_output_tokens=len(heard.token_ids),
+        started_s=heard.started_s,
+        token_times_s=tuple(heard.times_s),
+        finish=heard.finish,
+    )

@@ -1,0 +1,164 @@
+"""What the memory knows: pages, frames, tiers and the contracts of its parts; nothing of scores.
+
+A page is the content of S slots, keys and values, of one (layer, row); a row is one (sequence, kv
+head). A frame is a place for a page in a tier. A page id is the address of a page in the page
+table, `(layer * rows + row) * pages_per_row + index`, whether the page exists or not.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparse_algos.base import PartitionKind, Selection
+
+
+class OutOfFramesError(ValueError):
+    """A tier is too small for what one step needs; the message names what would fit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KVGeometry:
+    """Shape of the KV cache: everything that the size of a page depends on."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    page_tokens: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        """A page's live slots are the bits of one int64."""
+        if not 1 <= self.page_tokens <= 64:
+            raise ValueError(
+                f"partition.page_tokens={self.page_tokens} must be between 1 and 64 slots"
+            )
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of key and value of one token in one layer and kv head."""
+        return 2 * self.head_dim * self.dtype.itemsize
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page."""
+        return self.page_tokens * self.token_bytes
+
+    def pages_for(self, num_tokens: int) -> int:
+        """Pages that hold `num_tokens` of one sequence, over all layers and kv heads."""
+        return self.num_layers * self.num_kv_heads * -(-num_tokens // self.page_tokens)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Query rows of one layer, and what of their sequence they see.
+
+    first_page_R: int64 [R], id of page 0 of the row in this layer; num_tokens_R: int64 [R], slots
+    0 .. n-1 exist for the row; longest: the largest n, known on the host; first_token_R: int64
+    [R] or None, slots before it are out of the row's sight (sliding window).
+    """
+
+    first_page_R: Tensor
+    num_tokens_R: Tensor
+    longest: int
+    first_token_R: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PageSelection:
+    """Pages that each row reads, as CSR.
+
+    indptr_R1: int64 [R + 1]; pages_N: int64 [N] page ids; live_N: int64 [N], bit s says that slot
+    s counts; wanted: slots that the selection asked for, which the bits may exceed.
+    """
+
+    indptr_R1: Tensor
+    pages_N: Tensor
+    live_N: Tensor
+    wanted: int
+
+
+class PartitionMapper(ABC):
+    """Places an algorithm's partitions on pages."""
+
+    serves: ClassVar[frozenset[PartitionKind]]
+
+    @abstractmethod
+    def refusal(self, kind: PartitionKind, partition_size: int, page_tokens: int) -> str | None:
+        """Why partitions like these cannot be placed, or None when they can."""
+
+    @abstractmethod
+    def to_pages(
+        self, selection: Selection, rows: Rows, page_tokens: int, dead_P: Tensor | None
+    ) -> PageSelection:
+        """Pages that hold the selected partitions.
+
+        dead_P holds, by page id, the bits of slots that were evicted for good; None if none were.
+        """
+
+
+class EvictionPolicy(ABC):
+    """Remembers the use of frames and names those that may go."""
+
+    @abstractmethod
+    def start(self, num_frames: int, device: torch.device) -> None:
+        """Forget everything; frames 0 .. num_frames - 1 are empty."""
+
+    @abstractmethod
+    def touch(self, frames_N: Tensor) -> None:
+        """These frames were filled or read now."""
+
+    @abstractmethod
+    def forget(self, frames_N: Tensor) -> None:
+        """These frames are empty."""
+
+    @abstractmethod
+    def victims(self, count: int, pinned_F: Tensor) -> Tensor:
+        """At most `count` filled frames to give up, int64, worst first; never one that is pinned."""
+
+
+@dataclass(frozen=True)
+class FetchPlan:
+    """What has to move so that pages are in the fast tier; pure data, all of it page ids.
+
+    wanted_N: the pages asked for; loads_N: those to be copied up; fresh_N: those without content
+    yet, which only get a frame; victims_N: pages that leave the fast tier; dirty_N: the victims
+    whose content exists nowhere else.
+    """
+
+    wanted_N: Tensor
+    loads_N: Tensor
+    fresh_N: Tensor
+    victims_N: Tensor
+    dirty_N: Tensor
+
+
+@dataclass(frozen=True)
+class ReadyPages:
+    """Frames of the fast tier that now hold the wanted pages, int64 [N]."""
+
+    frames_N: Tensor
+
+
+@lru_cache
+def prefix_bits(page_tokens: int, device: torch.device) -> Tensor:
+    """Bit masks of the first n slots, int64 [page_tokens + 1]."""
+    masks = [(1 << count) - 1 for count in range(page_tokens + 1)]
+    signed = [mask - (1 << 64) if mask >> 63 else mask for mask in masks]
+    return torch.tensor(signed, dtype=torch.int64, device=device)
+
+
+def count_bits(live_N: Tensor, page_tokens: int) -> int:
+    """Slots that count."""
+    slot_S = torch.arange(page_tokens, device=live_N.device)
+    return int(((live_N.unsqueeze(1) >> slot_S) & 1).sum())
+
+
+def options(names: Sequence[str]) -> str:
+    """A list for a sentence: `a, b or c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"

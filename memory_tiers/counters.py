@@ -1,0 +1,41 @@
+"""What happened, counted on real tensors, apart for each phase of a request."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class PhaseCounters:
+    """Counts of one phase. Pages and bytes are of one layer and kv head, summed over all.
+
+    steps: forward passes; rows: query tokens; pages_read and bytes_read: what attention read,
+    a page that several rows of a step select counts for each; slots_wanted: slots that the
+    algorithm asked for; slots_context: slots that dense attention would have read; pages_wanted, pages_hit: page requests to the cache manager and
+    those found in the fast tier;
+    pages_evicted: pages that left the fast tier; bytes_moved: by tier pair, such as `cpu->hbm`.
+    """
+
+    steps: int = 0
+    rows: int = 0
+    pages_read: int = 0
+    bytes_read: int = 0
+    slots_wanted: int = 0
+    slots_context: int = 0
+    pages_wanted: int = 0
+    pages_hit: int = 0
+    pages_evicted: int = 0
+    bytes_moved: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class Counters:
+    """Counters of the three phases; `current` is the one that is being counted."""
+
+    prefill: PhaseCounters = field(default_factory=PhaseCounters)
+    question: PhaseCounters = field(default_factory=PhaseCounters)
+    decode: PhaseCounters = field(default_factory=PhaseCounters)
+    current: PhaseCounters = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Start in the prefill phase."""
+        self.current = self.prefill

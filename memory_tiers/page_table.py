@@ -1,0 +1,56 @@
+"""Where every page is: flat tables by page id, one int64 per page and tier."""
+
+import torch
+from torch import Tensor
+
+from memory_tiers.base import KVGeometry, Rows
+
+NOWHERE = -1
+
+
+class PageTable:
+    """Frames by page id and tier, and which pages changed since they were last written back."""
+
+    def __init__(self, geometry: KVGeometry, num_sequences: int, max_tokens: int, tiers: int) -> None:
+        """Room for `num_sequences` sequences of at most `max_tokens` tokens."""
+        self.geometry = geometry
+        self.num_rows = num_sequences * geometry.num_kv_heads
+        self.pages_per_row = -(-max_tokens // geometry.page_tokens)
+        num_pages = geometry.num_layers * self.num_rows * self.pages_per_row
+        device = geometry.device
+        self.frame_TP = torch.full((tiers, num_pages), NOWHERE, device=device)
+        self.dirty_P = torch.zeros(num_pages, dtype=torch.bool, device=device)
+        self.dead_P: Tensor | None = None
+
+    def bury(self, pages_N: Tensor, bits_N: Tensor) -> Tensor:
+        """Mark slots as evicted for good and return all dead bits of these pages."""
+        if self.dead_P is None:
+            self.dead_P = torch.zeros_like(self.dirty_P, dtype=torch.int64)
+        dead_N = self.dead_P[pages_N] | bits_N
+        self.dead_P[pages_N] = dead_N
+        return dead_N
+
+    def rows_of(self, slots_B: Tensor) -> Tensor:
+        """Row numbers of whole sequences, kv heads innermost: int64 [B * K]."""
+        heads_K = torch.arange(self.geometry.num_kv_heads, device=slots_B.device)
+        return (slots_B.unsqueeze(1) * self.geometry.num_kv_heads + heads_K).flatten()
+
+    def first_page(self, layer: int, rows_R: Tensor) -> Tensor:
+        """Id of page 0 of each row in a layer, int64 [R]."""
+        return (rows_R + layer * self.num_rows) * self.pages_per_row
+
+    def pages_of_sequence(self, slot: int) -> Tensor:
+        """Ids of all pages that a sequence can have, over all layers and kv heads."""
+        geometry, device = self.geometry, self.dirty_P.device
+        rows_K = slot * geometry.num_kv_heads + torch.arange(geometry.num_kv_heads, device=device)
+        layers_L1 = torch.arange(geometry.num_layers, device=device).unsqueeze(1)
+        first_LK1 = ((rows_K + layers_L1 * self.num_rows) * self.pages_per_row).unsqueeze(2)
+        return (first_LK1 + torch.arange(self.pages_per_row, device=device)).flatten()
+
+    def alive(self, rows: Rows) -> Tensor | None:
+        """Which pages of each row still hold a token, bool [R, P]; None when all of them do."""
+        if self.dead_P is None:
+            return None
+        count = -(-rows.longest // self.geometry.page_tokens)
+        pages_RP = rows.first_page_R.unsqueeze(1) + torch.arange(count, device=self.dead_P.device)
+        return self.frame_TP[:, pages_RP].amax(dim=0) > NOWHERE

@@ -1,0 +1,42 @@
+"""A partition is a page."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from memory_tiers.base import PageSelection, PartitionMapper, Rows, prefix_bits
+from sparse_algos.base import PartitionKind, Selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity(PartitionMapper):
+    """Serves blocks of exactly one page."""
+
+    serves: ClassVar[frozenset[PartitionKind]] = frozenset({"block"})
+
+    def refusal(self, kind: PartitionKind, partition_size: int, page_tokens: int) -> str | None:
+        """See PartitionMapper."""
+        if kind not in self.serves:
+            return f"partition=identity places blocks, the algorithm selects {kind}s"
+        if partition_size != page_tokens:
+            return (
+                f"partition=identity needs blocks of one page: the algorithm's hold "
+                f"{partition_size} tokens, partition.page_tokens={page_tokens}"
+            )
+        return None
+
+    def to_pages(
+        self, selection: Selection, rows: Rows, page_tokens: int, dead_P: Tensor | None
+    ) -> PageSelection:
+        """See PartitionMapper."""
+        valid_RC = selection.valid_RC
+        count_RC = rows.num_tokens_R.unsqueeze(1) - selection.partitions_RC * page_tokens
+        count_N = count_RC[valid_RC].clamp(max=page_tokens)
+        pages_N = (rows.first_page_R.unsqueeze(1) + selection.partitions_RC)[valid_RC]
+        live_N = prefix_bits(page_tokens, pages_N.device)[count_N]
+        if dead_P is not None:
+            live_N &= ~dead_P[pages_N]
+        indptr_R1 = torch.nn.functional.pad(valid_RC.sum(dim=1).cumsum(0), (1, 0))
+        return PageSelection(indptr_R1, pages_N, live_N, int(count_N.sum()))

@@ -1,0 +1,96 @@
+"""Where summaries live: segments of consecutive partitions of one row, allocated on demand.
+
+A small directory per row names its segments (the two levels of SPIN's metadata, arXiv:2604.26837,
+section 5), so sequences come and go without copying anything.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sparse_algos.base import Summaries, TensorSpec
+
+SEGMENT = 64
+
+
+class SummaryStore:
+    """Named tensors per (directory row, partition); a directory row is one (layer, row)."""
+
+    def __init__(
+        self, spec: Mapping[str, TensorSpec], num_rows: int, max_partitions: int, device: torch.device
+    ) -> None:
+        """Room for `max_partitions` in each of `num_rows`, none of it taken yet."""
+        self._spec = spec
+        self._device = device
+        width = -(-max_partitions // SEGMENT)
+        self._directory_RW = torch.full((num_rows, width), -1, device=device)
+        self._pools = {name: self._pool(one, 0) for name, one in spec.items()}
+        self._free: Tensor = torch.empty(0, dtype=torch.int64, device=device)
+        self._num_segments = 0
+        self.peak_segments = 0
+
+    @property
+    def segment_bytes(self) -> int:
+        """Bytes of one segment, over all summaries."""
+        sizes = [torch.Size(one.shape).numel() * one.dtype.itemsize for one in self._spec.values()]
+        return SEGMENT * sum(sizes)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes that segments in use took at one time, with the directory."""
+        directory = self._directory_RW.numel() * self._directory_RW.itemsize
+        return self.peak_segments * self.segment_bytes + directory
+
+    def read(self, rows_R: Tensor, num_partitions: int) -> Summaries:
+        """The first `num_partitions` of each row, as [R, P, ...]; absent ones hold anything."""
+        width = -(-num_partitions // SEGMENT)
+        segments_RW = self._directory_RW[rows_R, :width].clamp(min=0)
+        return {
+            name: pool[segments_RW].flatten(1, 2)[:, :num_partitions]
+            for name, pool in self._pools.items()
+        }
+
+    def read_at(self, rows_N: Tensor, partitions_N: Tensor) -> Summaries:
+        """Single partitions, as [N, ...]; what was never written holds anything."""
+        segment_N = self._directory_RW[rows_N, partitions_N // SEGMENT].clamp(min=0)
+        slot_N = partitions_N % SEGMENT
+        return {name: pool[segment_N, slot_N] for name, pool in self._pools.items()}
+
+    def reserve(self, rows_R: Tensor, num_partitions: int) -> None:
+        """Make sure that the first `num_partitions` of each row can be written."""
+        width = -(-num_partitions // SEGMENT)
+        row_N, column_N = (self._directory_RW[rows_R, :width] < 0).nonzero(as_tuple=True)
+        if row_N.numel():
+            self._directory_RW[rows_R[row_N], column_N] = self._allocate(row_N.numel())
+
+    def write(self, rows_N: Tensor, partitions_N: Tensor, summaries: Summaries) -> None:
+        """Set single partitions that are reserved; summaries are [N, ...]."""
+        segment_N = self._directory_RW[rows_N, partitions_N // SEGMENT]
+        slot_N = partitions_N % SEGMENT
+        for name, pool in self._pools.items():
+            pool[segment_N, slot_N] = summaries[name]
+
+    def release(self, rows_R: Tensor) -> None:
+        """Give back every segment of these rows."""
+        segments = self._directory_RW[rows_R]
+        self._free = torch.cat((self._free, segments[segments >= 0]))
+        self._directory_RW[rows_R] = -1
+
+    def _allocate(self, count: int) -> Tensor:
+        if count > len(self._free):
+            self._grow(count - len(self._free))
+        taken, self._free = self._free[:count], self._free[count:]
+        self.peak_segments = max(self.peak_segments, self._num_segments - len(self._free))
+        return taken
+
+    def _grow(self, least: int) -> None:
+        more = max(least, self._num_segments // 2)
+        for name, one in self._spec.items():
+            self._pools[name] = torch.cat((self._pools[name], self._pool(one, more)))
+        fresh = torch.arange(self._num_segments, self._num_segments + more, device=self._device)
+        self._free = torch.cat((self._free, fresh))
+        self._num_segments += more
+
+    def _pool(self, one: TensorSpec, count: int) -> Tensor:
+        return torch.empty((count, SEGMENT, *one.shape), dtype=one.dtype, device=self._device)

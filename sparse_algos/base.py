@@ -1,0 +1,209 @@
+"""What an algorithm is: the contracts of the roles, as pure tensor code.
+
+Dimension key of the whole project: B sequences in a step, M query rows of one sequence, T tokens,
+H query heads, K kv heads, G = H / K query heads per kv head, D head dimension, R rows (one per
+sequence and kv head), Q = M * G queries that share a row's index, P partitions, S slots per page,
+N anything flat over rows, L layers, F frames.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+PartitionKind = Literal["token", "block"]
+GroupReduce = Literal["max", "mean", "mass"]
+Summaries = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Shape and dtype of one named summary of one partition."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Visible:
+    """What each row may look at.
+
+    num_tokens_R: int64 [R], the row sees tokens 0 .. n-1 of its sequence; longest: their maximum,
+    known on the host; alive_RP: bool [R, P] or None, partitions that still hold a token.
+    """
+
+    num_tokens_R: Tensor
+    longest: int
+    alive_RP: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Partitions that each row reads: ascending, int64 [R, C]; valid_RC says which columns count."""
+
+    partitions_RC: Tensor
+    valid_RC: Tensor
+
+
+def check_amount(key: str, value: object) -> None:
+    """Refuse what is neither a count of tokens (int >= 1) nor a share of the context (0 < x < 1)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{key}={value!r} is no amount; give tokens (2048) or a share (0.05)")
+    if isinstance(value, int) and value < 1:
+        raise ValueError(f"{key}={value} is below 1; give tokens (2048) or a share (0.05)")
+    if isinstance(value, float) and not 0.0 < value < 1.0:
+        raise ValueError(f"{key}={value} is no share; give 0 < share < 1, or whole tokens (2048)")
+
+
+def check_count(key: str, value: object, *, least: int) -> None:
+    """Refuse what is no whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{key}={value!r} must be a whole number of at least {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retriever(ABC):
+    """Chooses which partitions a query reads; all KV is kept, somewhere.
+
+    budget_tokens: tokens one kv head may read per query, or a share of the context if below 1;
+    sinks and recents: first and last tokens that are always read, inside the budget;
+    group_reduce: how the scores of the query heads of one kv head become one.
+    """
+
+    budget_tokens: int | float
+    sinks: int
+    recents: int
+    group_reduce: GroupReduce
+
+    kind: ClassVar[PartitionKind]
+
+    def __post_init__(self) -> None:
+        """Check the settings that all retrievers share."""
+        check_amount("algo.retrieve.budget_tokens", self.budget_tokens)
+        check_count("algo.retrieve.sinks", self.sinks, least=0)
+        check_count("algo.retrieve.recents", self.recents, least=1)
+        if self.group_reduce not in ("max", "mean", "mass"):
+            raise ValueError(
+                f"algo.retrieve.group_reduce={self.group_reduce!r} is unknown; use max, mean or mass"
+            )
+        if isinstance(self.budget_tokens, int) and self.budget_tokens < self.least_budget:
+            raise ValueError(
+                f"algo.retrieve.budget_tokens={self.budget_tokens} cannot hold the sinks and "
+                f"recents, which take up to {self.least_budget} tokens; raise it, or lower "
+                "algo.retrieve.sinks or algo.retrieve.recents"
+            )
+
+    @property
+    @abstractmethod
+    def partition_size(self) -> int:
+        """Tokens in a partition."""
+
+    @property
+    def least_budget(self) -> int:
+        """Tokens that the partitions of sinks and recents can take."""
+        size = self.partition_size
+        straddle = 0 if size == 1 else 1
+        return (math.ceil(self.sinks / size) + math.ceil(self.recents / size) + straddle) * size
+
+    @abstractmethod
+    def summary_spec(self, head_dim: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+        """The tensors kept per partition and kv head."""
+
+    @abstractmethod
+    def build(self, keys_NSD: Tensor, live_NS: Tensor) -> Summaries:
+        """Summaries of N partitions from their keys; dead slots may hold anything."""
+
+    @abstractmethod
+    def append(self, old: Summaries, count_N: Tensor, key_ND: Tensor) -> Summaries:
+        """Fold one more key into N partitions that hold count_N tokens (0: `old` is garbage)."""
+
+    @abstractmethod
+    def score(self, summaries: Summaries, query_RQD: Tensor) -> Tensor:
+        """Relevance of each partition to each query, float32 [R, Q, P]; summaries are [R, P, ...]."""
+
+    def most_tokens(self, context: int) -> int:
+        """Tokens that one query may read when its sequence holds `context` tokens."""
+        if isinstance(self.budget_tokens, int):
+            return self.budget_tokens
+        return max(self.least_budget, math.ceil(self.budget_tokens * context))
+
+    def select(self, scores_RGP: Tensor, visible: Visible) -> Selection:
+        """The best partitions of each row within its budget, sinks and recents first."""
+        exists_RP, forced_RP = self._forced(scores_RGP.shape[-1], visible)
+        scores_RGP = scores_RGP.masked_fill(~exists_RP.unsqueeze(1), -torch.inf)
+        scores_RP = _reduce(scores_RGP, self.group_reduce)
+        scores_RP = scores_RP.masked_fill(forced_RP & exists_RP, torch.inf)
+        columns = min(self.most_tokens(visible.longest) // self.partition_size, scores_RP.shape[1])
+        best = scores_RP.topk(columns, dim=1)
+        valid_RC = best.values > -torch.inf
+        if not isinstance(self.budget_tokens, int):
+            valid_RC &= self._within_share(columns, visible)
+        partitions_RC = best.indices.masked_fill(~valid_RC, scores_RP.shape[1])
+        partitions_RC, order_RC = partitions_RC.sort(dim=1)
+        return Selection(partitions_RC, valid_RC.gather(1, order_RC))
+
+    def _forced(self, num_partitions: int, visible: Visible) -> tuple[Tensor, Tensor]:
+        size = self.partition_size
+        start_P = torch.arange(num_partitions, device=visible.num_tokens_R.device) * size
+        tokens_R1 = visible.num_tokens_R.unsqueeze(1)
+        exists_RP = start_P < tokens_R1
+        if visible.alive_RP is not None:
+            exists_RP &= visible.alive_RP
+        forced_RP = (start_P < self.sinks) | (start_P + size > tokens_R1 - self.recents)
+        return exists_RP, forced_RP
+
+    def _within_share(self, columns: int, visible: Visible) -> Tensor:
+        tokens_R = (visible.num_tokens_R * float(self.budget_tokens)).ceil().long()
+        allowed_R = tokens_R.clamp(min=self.least_budget) // self.partition_size
+        return torch.arange(columns, device=allowed_R.device) < allowed_R.unsqueeze(1)
+
+
+def _reduce(scores_RGP: Tensor, how: GroupReduce) -> Tensor:
+    if how == "max":
+        return scores_RGP.amax(dim=1)
+    if how == "mean":
+        return scores_RGP.mean(dim=1)
+    # A row whose partitions are all masked would softmax to NaN; it selects nothing instead.
+    mass_RP = torch.nan_to_num(scores_RGP.softmax(dim=-1)).sum(dim=1)
+    return mass_RP.masked_fill(torch.isneginf(scores_RGP[:, 0]), -torch.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evictor(ABC):
+    """Decides which tokens stay at all; what it drops is freed for good.
+
+    budget_tokens: tokens that a row may hold, the ones of the coming step included.
+    """
+
+    budget_tokens: int
+
+    @property
+    @abstractmethod
+    def most_rows(self) -> int:
+        """Tokens of one sequence that a step may append at most."""
+
+    @abstractmethod
+    def keep(self, num_tokens_R: Tensor, coming: int, num_slots: int) -> Tensor:
+        """Which stored tokens stay when `coming` more are appended: bool [R, num_slots]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Algorithm:
+    """A composition of the roles; a role that is None is played by dense attention.
+
+    dense_layers: how many of the first layers are served densely.
+    """
+
+    name: str
+    evict: Evictor | None
+    retrieve: Retriever | None
+    dense_layers: int = 0
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every token is read."""
+        return self.evict is None and self.retrieve is None

@@ -1,0 +1,38 @@
+"""Exact top-k attention: the bound that every retriever is compared with."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparse_algos.base import PartitionKind, Retriever, Summaries, TensorSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class OracleTopK(Retriever):
+    """Reads the tokens of largest exact attention; its index is a full copy of the keys."""
+
+    kind: ClassVar[PartitionKind] = "token"
+
+    @property
+    def partition_size(self) -> int:
+        """One token."""
+        return 1
+
+    def summary_spec(self, head_dim: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
+        """The key itself."""
+        return {"key": TensorSpec((head_dim,), dtype)}
+
+    def build(self, keys_NSD: Tensor, live_NS: Tensor) -> Summaries:
+        """See Retriever; a partition has one slot, which is live."""
+        return {"key": keys_NSD[:, 0]}
+
+    def append(self, old: Summaries, count_N: Tensor, key_ND: Tensor) -> Summaries:
+        """See Retriever."""
+        return {"key": key_ND}
+
+    def score(self, summaries: Summaries, query_RQD: Tensor) -> Tensor:
+        """The attention logits, q.k / sqrt(D)."""
+        logits_RQP = torch.matmul(query_RQD, summaries["key"].transpose(1, 2)).float()
+        return logits_RQP * query_RQD.shape[-1] ** -0.5
