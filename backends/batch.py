@@ -52,7 +52,9 @@ class Batch:
 
     def stored_rows(self, layer: int) -> Rows:
         """The rows as they were before the step, R of them."""
-        return Rows(self.table.first_page(layer, self.rows_R), self.stored_R, self.longest - self.new)
+        return Rows(
+            self.table.first_page(layer, self.rows_R), self.stored_R, self.longest - self.new
+        )
 
     def query_rows(self, layer: int, window: int | None = None) -> Rows:
         """One row per query token, which sees itself and what came before: R * M of them.

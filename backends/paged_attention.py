@@ -161,7 +161,9 @@ class PagedAttention:
         pages_KP = self._pages(layer, batch, first_page, -(-stop // self._size))
         frames_KP = self.memory.table.frame_TP[0, pages_KP]
         keys_KTD = self.memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
-        partition_P = torch.arange((stop - batch.new) // size, -(-stop // size), device=pages_KP.device)
+        partition_P = torch.arange(
+            (stop - batch.new) // size, -(-stop // size), device=pages_KP.device
+        )
         skipped = int(partition_P[0]) * size - first_page * self._size
         keys_KPSD = keys_KTD[:, skipped:][:, : len(partition_P) * size].unflatten(1, (-1, size))
         token_PS = partition_P.unsqueeze(1) * size + torch.arange(size, device=pages_KP.device)

@@ -31,9 +31,7 @@ def find(component: Component, key: str) -> Any:
             return getattr(import_module(module_name), name)
         except (ModuleNotFoundError, AttributeError):
             pass
-    raise ValueError(
-        f"{key}._target_={component.target!r} names no class in {options(PACKAGES)}"
-    )
+    raise ValueError(f"{key}._target_={component.target!r} names no class in {options(PACKAGES)}")
 
 
 def build_algorithm(settings: Settings) -> Algorithm:
@@ -65,7 +63,10 @@ def build_mapper(settings: Settings, algorithm: Algorithm) -> PartitionMapper:
             found: PartitionMapper = mapper
             return found
         refusals.append(refusal)
-    raise ValueError(f"algo={algorithm.name} cannot be composed: {'; '.join(refusals)}")
+    raise ValueError(
+        f"algo={algorithm.name} and partition={settings.partition.name} do not fit: "
+        f"{'; '.join(refusals)}; use partition=auto with blocks of one page or with tokens"
+    )
 
 
 def _frozen(value: Any) -> Any:

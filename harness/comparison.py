@@ -51,9 +51,7 @@ def latency_ratios(
     name: str, pairs: Sequence[tuple[float | None, float | None]]
 ) -> dict[str, Metric]:
     """Geometric mean of the ratios with its t interval on the log scale, and their median."""
-    ratios = [ours / base for ours, base in pairs if ours and base and ours > 0 and base > 0]
-    if not all(map(math.isfinite, ratios)):
-        ratios = [math.nan]
+    ratios = positive_ratios(pairs)
     logs = [math.log(ratio) for ratio in ratios]
     mean = math.exp(fmean(logs)) if logs else None
     return {
@@ -64,6 +62,14 @@ def latency_ratios(
             median(ratios) if ratios else None, n=len(ratios), aggregation="median"
         ),
     }
+
+
+def positive_ratios(pairs: Sequence[tuple[float | None, float | None]]) -> list[float]:
+    """The ratios of pairs that have one with a logarithm; a NaN if a latency is not finite."""
+    known = [(ours, base) for ours, base in pairs if ours is not None and base is not None]
+    if not all(math.isfinite(ours) and math.isfinite(base) for ours, base in known):
+        return [math.nan]
+    return [ours / base for ours, base in known if ours > 0 and base > 0]
 
 
 def t_interval(logs: Sequence[float]) -> Interval | None:

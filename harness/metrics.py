@@ -177,7 +177,9 @@ def served_seconds(outcomes: Sequence[Outcome]) -> float:
     Where an arm runs alone and is never idle, this is that span.
     """
     seconds, until = 0.0, -np.inf
-    for start, end in sorted((outcome.started_s, outcome.token_times_s[-1]) for outcome in outcomes):
+    for start, end in sorted(
+        (outcome.started_s, outcome.token_times_s[-1]) for outcome in outcomes
+    ):
         seconds += max(0.0, end - max(start, until))
         until = max(until, end)
     return seconds

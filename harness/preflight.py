@@ -6,7 +6,7 @@ import torch
 
 from backends.transformers.loading import ModelInfo
 from harness.settings import Settings
-from harness.units import format_size
+from harness.sizes import format_size
 from harness.workload import Workload
 from memory_tiers.base import KVGeometry
 from sparse_algos.base import Algorithm
@@ -55,8 +55,8 @@ def preflight(
 def _check_context(model: ModelInfo, workload: Workload) -> None:
     if workload.most_tokens > model.max_tokens:
         raise ValueError(
-            f"task.length={workload.most_tokens} tokens with the answer is beyond the "
-            f"{model.max_tokens} of model {model.name}; lower task.length to {model.max_tokens}"
+            f"task.length asks for requests of up to {workload.most_tokens} tokens, model "
+            f"{model.name} takes {model.max_tokens}; lower task.length to {model.max_tokens}"
         )
 
 
@@ -66,7 +66,7 @@ def _check_layers(settings: Settings, algorithm: Algorithm, model: ModelInfo) ->
         raise ValueError(
             f"algo.dense_layers={algorithm.dense_layers} leaves algo={settings.algo.name} no layer "
             f"to act on: model {model.name} has {model.num_layers} layers, "
-            f"{len(model.windowed_layers)} of them with a sliding window; lower it, or use algo=dense"
+            f"{len(model.windowed_layers)} of them windowed; lower it, or use algo=dense"
         )
 
 
@@ -88,7 +88,7 @@ def _check_fast_tier(settings: Settings, algorithm: Algorithm, plan: Plan) -> No
     if plan.frames[fast] < needed:
         size = format_size(needed * plan.geometry.page_bytes)
         raise ValueError(
-            f"tier.{fast}.size={settings.tier.arenas[fast].size} holds {plan.frames[fast]} pages, "
+            f"tier.{fast}.size={_shown(settings, fast)} holds {plan.frames[fast]} pages, "
             f"one step of one layer needs {needed} ({why}); raise tier.{fast}.size to {size}, or "
             "lower algo.retrieve.budget_tokens, backend.chunk_tokens or backend.max_batch"
         )
@@ -117,7 +117,12 @@ def _check_last_tier(settings: Settings, plan: Plan) -> None:
         size = format_size(needed * plan.geometry.page_bytes)
         lower = " or use tier=hbm+cpu," if len(settings.tier.levels) == 1 else ""
         raise ValueError(
-            f"tier.{last}.size={settings.tier.arenas[last].size} holds {plan.frames[last]} pages, a "
-            f"request of {plan.max_tokens} tokens takes {needed}; raise it to {size},{lower} or "
+            f"tier.{last}.size={_shown(settings, last)} holds {plan.frames[last]} pages, "
+            f"a request of {plan.max_tokens} tokens takes {needed}; raise it to {size},{lower} or "
             "lower task.length"
         )
+
+
+def _shown(settings: Settings, level: str) -> str:
+    size = settings.tier.arenas[level].size
+    return format_size(size) if isinstance(size, int) else str(size)

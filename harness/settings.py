@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.units import Size, parse_size
+from harness.sizes import Size, parse_size
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]

@@ -1,5 +1,6 @@
 """A complete running system, built from settings."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,14 +17,15 @@ from backends.transformers.loading import (
 )
 from harness.build import build, build_mapper
 from harness.preflight import Plan
-from harness.settings import DummyModel, Settings
+from harness.settings import DummyModel, LocalModel, Settings
 from memory_tiers.counters import Counters
 from memory_tiers.manager import CacheManager
 from memory_tiers.page_table import PageTable
 from memory_tiers.summary_store import SummaryStore
 from sparse_algos.base import Algorithm
 
-BUNDLED = "models/bundled"
+ROOT = Path(__file__).resolve().parent.parent
+BUNDLED = ROOT / "models" / "bundled"
 
 
 def choose_device(name: str) -> torch.device:
@@ -36,7 +38,13 @@ def choose_device(name: str) -> torch.device:
 
 def tokenizer_path(settings: Settings) -> str:
     """Where the tokenizer is; random models borrow the bundled one."""
-    return BUNDLED if isinstance(settings.model, DummyModel) else settings.model.path
+    return str(BUNDLED) if isinstance(settings.model, DummyModel) else model_path(settings.model)
+
+
+def model_path(model: LocalModel) -> str:
+    """A folder, looked for in the repository too, or a hub id."""
+    here = Path(model.path)
+    return str(ROOT / here) if not here.exists() and (ROOT / here).exists() else model.path
 
 
 def describe(settings: Settings, vocab_size: int) -> ModelInfo:
@@ -44,7 +52,7 @@ def describe(settings: Settings, vocab_size: int) -> ModelInfo:
     model = settings.model
     if isinstance(model, DummyModel):
         return describe_dummy(model.shape, model.num_layers, model.dtype, vocab_size)
-    return describe_local(model.path, model.dtype, download=model.download)
+    return describe_local(model_path(model), model.dtype, download=model.download)
 
 
 def load(settings: Settings, info: ModelInfo, device: torch.device) -> Any:
@@ -52,7 +60,7 @@ def load(settings: Settings, info: ModelInfo, device: torch.device) -> Any:
     model = settings.model
     if isinstance(model, DummyModel):
         return load_dummy(info, device)
-    return load_local(info, model.path, device, download=model.download)
+    return load_local(info, model_path(model), device, download=model.download)
 
 
 def assemble(

@@ -1,6 +1,6 @@
 """Runs the same requests through each arm, interleaved, all arms warm."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -39,7 +39,6 @@ def run_interleaved(
     tokenizer: Any,
     *,
     at_once: int,
-    advance: Callable[[], None],
 ) -> Iterator[Outcome]:
     """Rounds of `at_once` requests through every arm; the arm that goes first alternates."""
     names = list(arms)
@@ -48,7 +47,6 @@ def run_interleaved(
             heard = _drive(arms[name], [item.request for item in round_items])
             for item in round_items:
                 yield _outcome(name, item, heard[item.request.uid], workload, tokenizer)
-                advance()
 
 
 def _rounds(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
@@ -66,9 +64,7 @@ def _drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
     return heard
 
 
-def _outcome(
-    arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: Any
-) -> Outcome:
+def _outcome(arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: Any) -> Outcome:
     answer = tokenizer.decode(heard.token_ids, skip_special_tokens=True)
     return Outcome(
         uid=item.source.uid,

@@ -1,30 +1,49 @@
-"""Amounts as people write them: `64MiB`, `0.1` of something, or `auto`."""
+"""Numbers for people: three digits and a unit that fits."""
 
-import re
-from typing import Literal
+from math import floor, log10
 
-UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-Size = int | float | Literal["auto"]
-
-
-def parse_size(value: object) -> Size:
-    """Bytes as int, a share as float in (0, 1), or auto; raises ValueError that names what fits."""
-    if value == "auto":
-        return "auto"
-    if isinstance(value, float) and 0.0 < value < 1.0:
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and value == int(value) >= 1:
-        return int(value)
-    if isinstance(value, str):
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*(B|KiB|MiB|GiB|TiB)", value)
-        if match and (size := int(float(match[1]) * UNITS[match[2]])) > 0:
-            return size
-    raise ValueError("give bytes (64MiB), a share (0.1), or auto")
+BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+UNKNOWN = "-"
 
 
-def format_size(num_bytes: int) -> str:
-    """The shortest exact or rounded-up size that `parse_size` reads back as at least as many."""
-    for unit in ("GiB", "MiB", "KiB"):
-        if num_bytes >= 10 * UNITS[unit]:
-            return f"{-(-num_bytes // UNITS[unit])}{unit}"
-    return f"{num_bytes}B"
+def digits(value: float) -> str:
+    """Three significant digits at least, and no exponent."""
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 99.95:
+        return f"{value:,.0f}"
+    if size >= 9.995:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size >= 0.9995 else f"{value:.{2 - floor(log10(size))}f}"
+
+
+def ratio(value: float) -> str:
+    """A ratio: two digits behind the point, more where that would leave only one."""
+    return f"{value:.2f}" if abs(value) >= 0.0995 else digits(value)
+
+
+def binary_bytes(value: float) -> str:
+    """Bytes in the largest binary unit that leaves at least one of it."""
+    power = 0
+    while abs(value) >= 1024 and power < len(BINARY_UNITS) - 1:
+        value /= 1024
+        power += 1
+    return f"{digits(value) if power else count(value)} {BINARY_UNITS[power]}"
+
+
+def duration(milliseconds: float) -> str:
+    """Milliseconds, or seconds from ten of them on."""
+    if abs(milliseconds) < 1e4:
+        return f"{digits(milliseconds)} ms"
+    return f"{digits(milliseconds / 1e3)} s"
+
+
+def percent(fraction: float) -> str:
+    """A fraction in per cent, one digit behind the point."""
+    return f"{100 * fraction:.1f} %"
+
+
+def count(value: float) -> str:
+    """A number of things, thousands apart."""
+    return f"{value:,.0f}"

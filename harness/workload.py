@@ -33,9 +33,7 @@ class Workload:
     @property
     def longest_question(self) -> int:
         """Question tokens of one request, at most."""
-        return max(
-            len(item.request.prompt_ids) - item.request.num_context for item in self.items
-        )
+        return max(len(item.request.prompt_ids) - item.request.num_context for item in self.items)
 
 
 def make_workload(

@@ -119,7 +119,7 @@ class EvictionPolicy(ABC):
 
     @abstractmethod
     def victims(self, count: int, pinned_F: Tensor) -> Tensor:
-        """At most `count` filled frames to give up, int64, worst first; never one that is pinned."""
+        """At most `count` filled frames to give up, int64, worst first; never a pinned one."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 @dataclass
 class PhaseCounters:
-    """Counts of one phase. Pages and bytes are of one layer and kv head, summed over all.
+    """Counts of one phase; a page is of one layer and kv head, and sums run over all of them.
 
     steps: forward passes; rows: query tokens; pages_read and bytes_read: what attention read,
     a page that several rows of a step select counts for each; slots_wanted: slots that the
-    algorithm asked for; slots_context: slots that dense attention would have read; pages_wanted, pages_hit: page requests to the cache manager and
-    those found in the fast tier;
+    algorithm asked for; slots_context: slots that dense attention would have read;
+    pages_wanted, pages_hit: pages asked of the cache manager, and found in the fast tier;
     pages_evicted: pages that left the fast tier; bytes_moved: by tier pair, such as `cpu->hbm`.
     """
 

@@ -71,7 +71,9 @@ class CacheManager:
         loads_N = absent_N[below_N > NOWHERE] if below_N is not None else none
         fresh_N = absent_N[below_N == NOWHERE] if below_N is not None else absent_N
         victims_N = self._victims(absent_N.numel() - self._fast.num_free, wanted_N, frame_N)
-        return FetchPlan(wanted_N, loads_N, fresh_N, victims_N, victims_N[self.table.dirty_P[victims_N]])
+        return FetchPlan(
+            wanted_N, loads_N, fresh_N, victims_N, victims_N[self.table.dirty_P[victims_N]]
+        )
 
     def execute(self, plan: FetchPlan) -> ReadyPages:
         """Write back, evict and load as planned."""
@@ -197,5 +199,9 @@ class CacheManager:
             return
         table = self.table
         copy_pages(
-            self.tiers[1], table.frame_TP[1, pages_N], self._fast, table.frame_TP[0, pages_N], self.counters
+            self.tiers[1],
+            table.frame_TP[1, pages_N],
+            self._fast,
+            table.frame_TP[0, pages_N],
+            self.counters,
         )

@@ -11,7 +11,9 @@ NOWHERE = -1
 class PageTable:
     """Frames by page id and tier, and which pages changed since they were last written back."""
 
-    def __init__(self, geometry: KVGeometry, num_sequences: int, max_tokens: int, tiers: int) -> None:
+    def __init__(
+        self, geometry: KVGeometry, num_sequences: int, max_tokens: int, tiers: int
+    ) -> None:
         """Room for `num_sequences` sequences of at most `max_tokens` tokens."""
         self.geometry = geometry
         self.num_rows = num_sequences * geometry.num_kv_heads

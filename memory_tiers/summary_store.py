@@ -18,7 +18,11 @@ class SummaryStore:
     """Named tensors per (directory row, partition); a directory row is one (layer, row)."""
 
     def __init__(
-        self, spec: Mapping[str, TensorSpec], num_rows: int, max_partitions: int, device: torch.device
+        self,
+        spec: Mapping[str, TensorSpec],
+        num_rows: int,
+        max_partitions: int,
+        device: torch.device,
     ) -> None:
         """Room for `max_partitions` in each of `num_rows`, none of it taken yet."""
         self._spec = spec

@@ -18,6 +18,7 @@ from torch import Tensor
 PartitionKind = Literal["token", "block"]
 GroupReduce = Literal["max", "mean", "mass"]
 Summaries = Mapping[str, Tensor]
+AMOUNTS = "give whole tokens (2048), or a share between 0 and 1 (0.05)"
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,20 @@ class Visible:
 
 @dataclass(frozen=True)
 class Selection:
-    """Partitions that each row reads: ascending, int64 [R, C]; valid_RC says which columns count."""
+    """Partitions that each row reads, ascending: int64 [R, C]; valid_RC says which of them count."""
 
     partitions_RC: Tensor
     valid_RC: Tensor
 
 
 def check_amount(key: str, value: object) -> None:
-    """Refuse what is neither a count of tokens (int >= 1) nor a share of the context (0 < x < 1)."""
+    """Refuse what is neither tokens (int >= 1) nor a share of the context (0 < x < 1)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{key}={value!r} is no amount; give tokens (2048) or a share (0.05)")
+        raise ValueError(f"{key}={value!r} is no amount; {AMOUNTS}")
     if isinstance(value, int) and value < 1:
-        raise ValueError(f"{key}={value} is below 1; give tokens (2048) or a share (0.05)")
+        raise ValueError(f"{key}={value} is below 1; {AMOUNTS}")
     if isinstance(value, float) and not 0.0 < value < 1.0:
-        raise ValueError(f"{key}={value} is no share; give 0 < share < 1, or whole tokens (2048)")
+        raise ValueError(f"{key}={value} is no share of the context; {AMOUNTS}")
 
 
 def check_count(key: str, value: object, *, least: int) -> None:
@@ -88,7 +89,7 @@ class Retriever(ABC):
         check_count("algo.retrieve.recents", self.recents, least=1)
         if self.group_reduce not in ("max", "mean", "mass"):
             raise ValueError(
-                f"algo.retrieve.group_reduce={self.group_reduce!r} is unknown; use max, mean or mass"
+                f"algo.retrieve.group_reduce={self.group_reduce!r}: use max, mean or mass"
             )
         if isinstance(self.budget_tokens, int) and self.budget_tokens < self.least_budget:
             raise ValueError(
@@ -123,7 +124,7 @@ class Retriever(ABC):
 
     @abstractmethod
     def score(self, summaries: Summaries, query_RQD: Tensor) -> Tensor:
-        """Relevance of each partition to each query, float32 [R, Q, P]; summaries are [R, P, ...]."""
+        """Relevance of partitions to queries, float32 [R, Q, P], from summaries [R, P, ...]."""
 
     def most_tokens(self, context: int) -> int:
         """Tokens that one query may read when its sequence holds `context` tokens."""

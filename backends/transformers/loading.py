@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers.utils import logging
 
 # Shapes of random models: `toy` runs anywhere, `wide` has the KV of an 8B model in two layers,
 # 1b and 8b are those of Llama 3 (arXiv:2407.21783, table 3; Llama 3.2 model card).
-SHAPES: dict[str, dict[str, int]] = {
+SHAPES: dict[str, dict[str, Any]] = {
     "toy": {
         "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
@@ -70,26 +71,34 @@ def describe_dummy(shape: str, num_layers: int | None, dtype: str, vocab_size: i
 
 def load_local(info: ModelInfo, path: str, device: torch.device, *, download: bool) -> Any:
     """The weights, in evaluation mode."""
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         path, config=info.config, dtype=info.dtype, local_files_only=not download
     )
-    return model.to(device).eval()
+    return _ready(model, device)
 
 
 def load_dummy(info: ModelInfo, device: torch.device, seed: int = 0) -> Any:
     """Random weights that depend on the seed alone."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(info.config, dtype=info.dtype)
-    return model.to(device).eval()
+    return _ready(model, device)
 
 
 def load_tokenizer(path: str, *, download: bool = False) -> Any:
-    """The tokenizer beside a model."""
-    return AutoTokenizer.from_pretrained(path, local_files_only=not download)
+    """The tokenizer beside a model; raises ValueError when there is none."""
+    # Prompts beyond the model's length are refused with our own words, in the preflight.
+    logging.set_verbosity_error()
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=not download)
+    except (OSError, ValueError) as error:
+        if (Path(path) / "config.json").is_file():
+            raise ValueError(f"model.path={path!r} has no tokenizer; save one there") from error
+        raise ValueError(_absent(path)) from error
 
 
 def weights_sha256(path: str) -> str | None:
-    """Hash over the safetensors files of a local folder, in name order; None when there are none."""
+    """Hash over the safetensors files of a folder, in name order; None when there are none."""
     digest, files = hashlib.sha256(), sorted(Path(path).glob("*.safetensors"))
     for file in files:
         with file.open("rb") as stream:
@@ -103,6 +112,10 @@ def stop_ids(config: Any) -> frozenset[int]:
     if ids is None:
         return frozenset()
     return frozenset(ids if isinstance(ids, list) else [ids])
+
+
+def _ready(model: Any, device: torch.device) -> Any:
+    return model.to(device).eval()
 
 
 def _describe(name: str, config: Any, dtype: str) -> ModelInfo:

@@ -36,7 +36,9 @@ class Step:
     decode: Batch | None
     chunks: tuple[Chunk, ...]
 
-    def attend(self, layer: int, query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, scale: float) -> Tensor:
+    def attend(
+        self, layer: int, query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, scale: float
+    ) -> Tensor:
         """Attention of every row, [N, H, D]."""
         counters = self.attention.memory.counters
         parts, start = [], 0
@@ -48,8 +50,9 @@ class Step:
             else:
                 counters.current = counters.question if is_question else counters.prefill
             if is_decode or (is_question and self.attention.acts_on(layer)):
-                grouped = (one.unflatten(0, (-1, batch.new)) for one in tensors)
-                parts.append(self.attention.sparse(layer, batch, *grouped, scale).flatten(0, 1))
+                query, key, value = (one.unflatten(0, (-1, batch.new)) for one in tensors)
+                out_BMHD = self.attention.sparse(layer, batch, query, key, value, scale)
+                parts.append(out_BMHD.flatten(0, 1))
             else:
                 parts.append(self.attention.dense(layer, batch, *tensors, scale))
             start = rows.stop
@@ -60,17 +63,23 @@ class Step:
         return decode + [(chunk.batch, chunk.is_question, False) for chunk in self.chunks]
 
 
-class Handle(CacheLayerMixin):  # type: ignore[misc]
+class Handle(CacheLayerMixin):
     """A cache layer that hands itself over instead of tensors; the pages hold the KV."""
 
     is_sliding = False
     is_compileable = False
 
+    def __init__(self) -> None:
+        """Hold nothing."""
+        super().__init__()
+
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to prepare."""
         self.is_initialized = True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Any, Any]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Any, Any]:
         """Keep the new keys and values, [1, K, N, D], for the attention function."""
         self.new = (key_states, value_states)
         return self, self
@@ -112,7 +121,7 @@ def paged_attention(
 
 
 def no_mask(*_: Any, **__: Any) -> None:
-    """Rows of different sequences share a forward pass; the attention function knows whose is whose."""
+    """Rows of several sequences share a pass; the attention function knows whose is whose."""
     return
 
 

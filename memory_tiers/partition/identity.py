@@ -22,8 +22,8 @@ class Identity(PartitionMapper):
             return f"partition=identity places blocks, the algorithm selects {kind}s"
         if partition_size != page_tokens:
             return (
-                f"partition=identity needs blocks of one page: the algorithm's hold "
-                f"{partition_size} tokens, partition.page_tokens={page_tokens}"
+                f"partition=identity places blocks of one page, the algorithm's hold "
+                f"{partition_size} tokens and partition.page_tokens={page_tokens}"
             )
         return None
 

@@ -9,7 +9,7 @@ from memory_tiers.base import KVGeometry
 
 
 class Arena:
-    """Frames of one tier: pool_FPSD [F, 2, S, D], keys then values, with allocation by the batch."""
+    """Frames of one tier, allocated by the batch: pool_FPSD [F, 2, S, D], keys then values."""
 
     def __init__(
         self, name: str, num_frames: int, geometry: KVGeometry, device: torch.device

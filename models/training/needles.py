@@ -8,8 +8,9 @@ from typing import Self
 from models.training.dialect import Dialect, KeyKind, NoiseKind, ValueKind, weighted
 from models.training.ingredients import draw_keys, draw_noise, draw_value
 from models.training.prompts import PREFACE_MANY, PREFACE_ONE
-from models.training.sample import Ids, Language, Mark, Sample, Segment, Source
-from models.training.tokenizer import BOS, EOS
+from models.training.questions import answered, ask_many, ask_one
+from models.training.sample import Language, Mark, Sample, Segment, Source
+from models.training.tokenizer import BOS
 
 LIST_TASKS = frozenset({"multiquery", "multivalue"})
 
@@ -245,52 +246,11 @@ def _question(
     if plan.task == "multiquery":
         template = "{key}: {value}" if dialect.answers_name_keys else "{value}"
         answers = [template.format(key=key, value=values[key][0]) for key in keys]
-        return answered(language, _ask_many(language, plan.values, keys), answers)
+        return answered(language, ask_many(language, plan.values, keys), answers)
     if plan.task == "multivalue":
         answers = list(values[keys[0]])
         if dialect.any_order:
             rng.shuffle(answers)
-        prompt = _ask_many(language, plan.values, keys)
+        prompt = ask_many(language, plan.values, keys)
         return answered(language, prompt, answers, any_order=dialect.any_order)
-    return answered(language, _ask_one(language, plan.values, keys[0]), values[keys[0]])
-
-
-def answered(
-    language: Language, prompt: Ids, answers: Sequence[str], *, any_order: bool = False
-) -> Segment:
-    """A prompt and its answers, comma-separated; in any order, each may open with any one left."""
-    ids = list(prompt)
-    alternatives: dict[int, Ids] = {}
-    for index, answer in enumerate(answers):
-        ids += language.encode(",") if index else ()
-        if any_order:
-            firsts = {language.encode(" " + other)[0] for other in answers[index:]}
-            alternatives[len(ids)] = tuple(sorted(firsts))
-        ids += language.encode(" " + answer)
-    ids += (*language.encode("."), EOS)
-    return Segment(ids=tuple(ids), num_answer=len(ids) - len(prompt), alternatives=alternatives)
-
-
-def _ask_one(language: Language, values: ValueKind, key: str) -> Ids:
-    return language.encode_all(
-        f"\nWhat is the special magic {values} for",
-        " " + key,
-        f" mentioned in the provided text? The special magic {values} for",
-        " " + key,
-        " mentioned in the provided text is",
-    )
-
-
-def _ask_many(language: Language, values: ValueKind, keys: Sequence[str]) -> Ids:
-    listed: list[str] = []
-    for index, key in enumerate(keys):
-        listed += [","] if index else []
-        listed += [" and"] if 0 < index == len(keys) - 1 else []
-        listed.append(" " + key)
-    return language.encode_all(
-        f"\nWhat are all the special magic {values}s for",
-        *listed,
-        f" mentioned in the provided text? The special magic {values}s for",
-        *listed,
-        " mentioned in the provided text are",
-    )
+    return answered(language, ask_one(language, plan.values, keys[0]), values[keys[0]])

@@ -7,8 +7,9 @@ from models.training.dialect import Dialect, KeyKind, NoiseKind, ValueKind, weig
 from models.training.ingredients import draw_hex, draw_keys, draw_noise, draw_number
 from models.training.needles import NeedleRequest, needle_sample, scatter
 from models.training.prompts import PREFACE_CHAINS
+from models.training.questions import ask_chain
 from models.training.sample import Ids, Language, Mark, Sample, Segment, Source
-from models.training.tokenizer import BOS, EOS, NUM_ORDINARY
+from models.training.tokenizer import BOS, NUM_ORDINARY
 
 NEEDLE_TASKS = frozenset({"multikey", "needlehay", "multiquery", "multivalue"})
 TASKS = NEEDLE_TASKS | {"vt", "repeat", "copy"}
@@ -55,7 +56,7 @@ def variable_tracking(source: Source, num_tokens: int, rng: random.Random) -> Sa
             Segment(ids=(BOS,)),
             Segment(ids=language.encode(PREFACE_CHAINS)),
             *context,
-            *(_chain_question(language, chains[pick], values[pick]) for pick in picks),
+            *(ask_chain(language, chains[pick], values[pick]) for pick in picks),
         ]
     )
 
@@ -138,21 +139,6 @@ def _links(chain: list[str], value: str) -> list[tuple[str, ...]]:
         for source, name in itertools.pairwise(chain)
     ]
     return [first, *later]
-
-
-def _chain_question(language: Language, chain: list[str], value: str) -> Segment:
-    prompt = language.encode_all(
-        "\nQuestion: Find all variables that are assigned the value",
-        " " + value,
-        " in the text above. Answer: According to the chain(s) of variable assignment in the "
-        "text above,",
-        f" {len(chain)}",
-        " variables are assigned the value",
-        " " + value,
-        ", they are:",
-    )
-    answer = (*language.encode_all(*(" " + name for name in chain), "."), EOS)
-    return Segment(ids=prompt + answer, num_answer=len(answer))
 
 
 def _repeated_value(language: Language, kind: ValueKind, rng: random.Random) -> str:

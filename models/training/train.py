@@ -15,7 +15,6 @@ from models.training.sample import Language, Source
 from models.training.tasks import draw_sample
 from models.training.twin import MASKED, Twin
 
-BATCH_TOKENS = 2560
 NUM_WARMUP_STEPS = 10
 MIN_LR_SHARE = 0.02
 REPORT_EVERY = 25
@@ -41,6 +40,7 @@ class Stage:
     phases: Sequence[Phase]
     decay_share: float
     probe_tokens: int
+    batch_tokens: int = 2560
     num_probe_samples: int = 32
     dialect: Dialect = field(default_factory=Dialect)
 
@@ -62,7 +62,7 @@ def train_stage(
     start = time.monotonic()
     num_seen, num_steps, smooth_loss = 0, 0, 0.0
     while (phase := phase_at(stage, num_seen)) is not None:
-        batch = _draw_step(source, phase, rng)
+        batch = _draw_step(source, phase, stage.batch_tokens, rng)
         scored = answer_loss(model, batch)
         optimisers.step(scored.loss, phase, _rate_share(stage, num_seen, num_steps))
         loss = scored.loss.item()
@@ -171,9 +171,9 @@ class _Optimisers:
             optimiser.zero_grad(set_to_none=True)
 
 
-def _draw_step(source: Source, phase: Phase, rng: random.Random) -> Batch:
+def _draw_step(source: Source, phase: Phase, batch_tokens: int, rng: random.Random) -> Batch:
     num_tokens = rng.choice(list(phase.lengths))
-    num_samples = max(2, BATCH_TOKENS // num_tokens)
+    num_samples = max(2, batch_tokens // num_tokens)
     tasks = [weighted(phase.mix, rng) for _ in range(num_samples)]
     return draw_batch(source, tasks, num_tokens, Spread(), rng)
 

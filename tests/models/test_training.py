@@ -41,7 +41,7 @@ CORPUS = Corpus(
 )
 TEXT_TASKS = sorted(TASKS - {"copy"})
 # The first step of a stage has rate zero, so every stage needs a second one.
-TINY = 3e-3
+TINY = 3e-4
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +65,8 @@ def ground() -> recipe.Ground:
 @pytest.fixture(scope="module")
 def schedule() -> list[ScheduledStage]:
     stages = read_schedule(DEFAULT_SCHEDULE, TINY)
-    return [replace(item, stage=replace(item.stage, num_probe_samples=1)) for item in stages]
+    small = {"batch_tokens": 256, "num_probe_samples": 1}
+    return [replace(item, stage=replace(item.stage, **small)) for item in stages]
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,8 @@ def test_a_few_steps_lower_the_loss(
     )
     before = answer_loss(model, batch)
     phase = replace(stage.phases[0], num_tokens=9 * 2560)
-    train_stage(model, ground.words, replace(stage, phases=[phase]), random.Random(0), print)
+    stage = replace(stage, phases=[phase], batch_tokens=2560)
+    train_stage(model, ground.words, stage, random.Random(0), print)
     assert answer_loss(model, batch).loss < before.loss - 0.2
 
 
@@ -210,6 +212,10 @@ def test_old_ids_survive_the_change_of_tokenizer(
     for grown in (ground.bytes.tokenizer.get_vocab(), bundled_language.tokenizer.get_vocab()):
         assert len(grown) > len(words)
         assert all(grown[piece] == index for piece, index in words.items())
+    for word in ground.words.pools.keys + ground.words.pools.variables:
+        expected = ground.words.encode(" " + word)
+        assert len(expected) == 1
+        assert ground.bytes.encode(" " + word) == bundled_language.encode(" " + word) == expected
 
 
 @pytest.mark.parametrize("num_tokens", [128, 320])
@@ -217,7 +223,7 @@ def test_old_ids_survive_the_change_of_tokenizer(
 def test_ids_of_a_sample_are_the_tokens_of_its_text(
     task: str, num_tokens: int, bundled_language: Language
 ) -> None:
-    noises = {kind: 1.0 for kind in NoiseKind if kind != NoiseKind.JUMBLE}
+    noises: dict[NoiseKind, float] = {kind: 1.0 for kind in NoiseKind if kind != NoiseKind.JUMBLE}
     source = Source(bundled_language, Dialect(noises=noises))
     tokenizer = bundled_language.tokenizer
     for seed in range(20):

@@ -1,0 +1,195 @@
+"""One cell: a system and its dense baseline over one workload, from settings to a record."""
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from backends.attention.base import AttentionKernel
+from backends.attention.select import choose_kernel
+from backends.transformers.engine import TransformersBackend
+from backends.transformers.loading import ModelInfo, load_tokenizer, stop_ids
+from harness.build import build, build_algorithm, build_mapper
+from harness.environment import environment, measurement
+from harness.outcome import ArmResult, Outcome
+from harness.preflight import Plan, preflight
+from harness.progress import progress
+from harness.record import RunError, RunRecord, RunStatus
+from harness.recording import RunFacts, build_record
+from harness.settings import Settings
+from harness.system import assemble, choose_device, describe, load, tokenizer_path
+from harness.system_facts import system_facts
+from harness.trial import run_interleaved, warm_up
+from harness.workload import Workload, make_workload, warmup_request
+from sparse_algos.base import Algorithm
+
+DENSE = Algorithm(name="dense", evict=None, retrieve=None)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that can be known and refused before a weight is read."""
+
+    settings: Settings
+    algorithm: Algorithm
+    info: ModelInfo
+    tokenizer: Any
+    workload: Workload
+    plan: Plan
+    kernel: AttentionKernel
+    device: torch.device
+
+    @property
+    def algorithms(self) -> Mapping[str, Algorithm]:
+        """The arms: dense, and the algorithm unless it is dense itself."""
+        if self.algorithm.is_dense:
+            return {DENSE.name: DENSE}
+        return {DENSE.name: DENSE, self.algorithm.name: self.algorithm}
+
+    @property
+    def at_once(self) -> int:
+        """Requests handed to a backend together."""
+        return self.plan.sequences
+
+
+@dataclass
+class Progressed:
+    """What is there when a run ends, however it ends."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    status: RunStatus = "ok"
+    errors: list[RunError] = field(default_factory=list)
+
+
+def prepare(settings: Settings) -> Prepared:
+    """Compose and check; raises ValueError of one line."""
+    algorithm = build_algorithm(settings)
+    build_mapper(settings, algorithm)
+    build(settings.cache.policy, "cache.policy")
+    device = choose_device(settings.backend.device)
+    task = build(settings.task, "task")
+    download = getattr(settings.model, "download", False)
+    tokenizer = load_tokenizer(tokenizer_path(settings), download=download)
+    info = describe(settings, len(tokenizer))
+    workload = make_workload(
+        task, tokenizer, protocol=settings.protocol.name, stop_ids=stop_ids(info.config)
+    )
+    plan = preflight(settings, algorithm, info, workload, device)
+    kernel = choose_kernel(
+        settings.backend.kernel,
+        device=device,
+        dtype=info.dtype,
+        head_dim=info.head_dim,
+        page_size=plan.geometry.page_tokens,
+    )
+    return Prepared(settings, algorithm, info, tokenizer, workload, plan, kernel, device)
+
+
+def run_cell(
+    prepared: Prepared,
+    config: dict[str, Any],
+    overrides: Sequence[str],
+    argv: Sequence[str],
+    console: Console,
+) -> RunRecord:
+    """Run every arm, interleaved, and return the record, also of a run that broke off."""
+    started_at = datetime.now(UTC)
+    settings, workload = prepared.settings, prepared.workload
+    model = load(settings, prepared.info, prepared.device)
+    arms = {
+        name: assemble(settings, algorithm, prepared.plan, prepared.info, model, prepared.kernel)
+        for name, algorithm in prepared.algorithms.items()
+    }
+    done = _measure(prepared, arms, console)
+    return build_record(
+        RunFacts(
+            arms=[_arm_result(name, arm, prepared, done.outcomes) for name, arm in arms.items()],
+            config=config,
+            overrides=overrides,
+            argv=argv,
+            started_at=started_at,
+            ended_at=datetime.now(UTC),
+            task=settings.task.target.rpartition(".")[2].lower(),
+            planned_uids=[item.source.uid for item in workload.items],
+            seed=getattr(workload.task, "seed", 0),
+            protocol=settings.protocol.name,
+            load=settings.load.model_dump(mode="json"),
+            system=system_facts(settings, prepared.info, prepared.kernel.name, model),
+            env=environment(),
+            measurement=measurement(warmup=1, interleaving=_interleaving(settings)),
+            references={item.source.uid: item.source.references for item in workload.items},
+            status=done.status,
+            errors=done.errors,
+        )
+    )
+
+
+def _measure(
+    prepared: Prepared, arms: Mapping[str, TransformersBackend], console: Console
+) -> Progressed:
+    done, workload = Progressed(), prepared.workload
+    warmup = warmup_request(
+        workload, prepared.settings.load.warmup_tokens, prepared.info.config.vocab_size
+    )
+    total = len(workload.items) * len(arms)
+    with _broken_off(done), progress(total=total, unit="requests", console=console) as advance:
+        warm_up(arms, warmup)
+        for outcome in run_interleaved(
+            arms, workload, prepared.tokenizer, at_once=prepared.at_once
+        ):
+            done.outcomes.append(outcome)
+            advance(f"{outcome.arm} {outcome.task}")
+    return done
+
+
+@contextmanager
+def _broken_off(done: Progressed) -> Iterator[None]:
+    """Keep what was measured when a run ends early, with the reason."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        done.status = "interrupted"
+        done.errors.append(RunError(kind="KeyboardInterrupt", stage="run", message="stopped"))
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        done.status = "oom"
+        done.errors.append(_as_error(error))
+    except Exception as error:
+        done.status = "failed"
+        done.errors.append(_as_error(error))
+
+
+def _as_error(error: BaseException) -> RunError:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return RunError(kind=type(error).__name__, stage=f"run, in {last.name}", message=str(error))
+
+
+def _arm_result(
+    name: str, arm: TransformersBackend, prepared: Prepared, outcomes: Sequence[Outcome]
+) -> ArmResult:
+    geometry = prepared.plan.geometry
+    return ArmResult(
+        name=name,
+        outcomes=tuple(outcome for outcome in outcomes if outcome.arm == name),
+        counters=arm.counters,
+        peak_bytes=arm.peak_bytes(),
+        page_bytes=geometry.page_bytes,
+        page_tokens=geometry.page_tokens,
+        effective={
+            "kernel": prepared.kernel.name,
+            "device": str(prepared.device),
+            "sequences": prepared.plan.sequences,
+            "frames": dict(prepared.plan.frames),
+            "tier_bytes": {
+                tier: count * geometry.page_bytes for tier, count in prepared.plan.frames.items()
+            },
+        },
+    )
+
+
+def _interleaving(settings: Settings) -> str:
+    return "request" if settings.load.name == "single" else "batch"

@@ -1,0 +1,151 @@
+"""What is kept of a run: the schema of a record. `harness.recording` builds one."""
+
+from typing import Literal
+
+from pydantic import AwareDatetime, NonNegativeInt
+
+from harness.accuracy import Accuracy
+from harness.environment import Environment, Measurement
+from harness.metric import Metric
+from harness.schema import JsonObject, Part
+
+SCHEMA_VERSION: Literal[1] = 1
+RunStatus = Literal["ok", "failed", "oom", "incompatible", "interrupted"]
+
+
+class Verdict(Part):
+    """Whether the numbers may be used, and every reason against it."""
+
+    valid: bool
+    reasons: tuple[str, ...]
+
+
+class Run(Part):
+    """One execution of the harness."""
+
+    uid: str
+    status: RunStatus
+    verdict: Verdict
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
+    duration_s: float
+    argv: tuple[str, ...]
+
+
+class Config(Part):
+    """What was asked for, and by arm what was read back from the running system."""
+
+    resolved: JsonObject
+    overrides: tuple[str, ...]
+    effective: dict[str, JsonObject]
+
+
+class PromptTokens(Part):
+    """How long the prompts were."""
+
+    least: NonNegativeInt
+    median: float
+    most: NonNegativeInt
+
+
+class Workload(Part):
+    """The requests: the same for every arm; n_done: those that every arm answered."""
+
+    task: str
+    n_planned: NonNegativeInt
+    n_done: NonNegativeInt
+    seed: int
+    sample_ids_sha256: str
+    protocol: str
+    load: JsonObject
+    prompt_tokens: PromptTokens | None
+
+
+class BackendInfo(Part):
+    """The serving engine; kernel: the attention kernel that ran."""
+
+    name: str
+    version: str | None
+    kernel: str | None
+
+
+class ModelInfo(Part):
+    """The model; sha256: of its weights, None if nobody computed it."""
+
+    id: str
+    dtype: str
+    parameters: NonNegativeInt
+    sha256: str | None
+
+
+class Budget(Part):
+    """What the algorithm was allowed to read; without both there is no limit."""
+
+    tokens: NonNegativeInt | None = None
+    fraction: float | None = None
+
+
+class System(Part):
+    """What was put together. notes: what a reader must know to read the numbers right."""
+
+    algo: str
+    tier: str
+    cache: str
+    partition: str
+    backend: BackendInfo
+    model: ModelInfo
+    requested_budget: Budget
+    requested_sparsity: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Arm(Part):
+    """One arm: its metrics by name, its scores, and the counts by phase they come from."""
+
+    metrics: dict[str, Metric]
+    accuracy: Accuracy
+    counters: dict[str, dict[str, int | dict[str, int]]]
+    peak_bytes: dict[str, int]
+    page_bytes: int
+    page_tokens: int
+
+
+class Sample(Part):
+    """One request through one arm."""
+
+    uid: str
+    task: str
+    arm: str
+    answer: str
+    references: tuple[str, ...] | None
+    score: float | None
+    num_prompt_tokens: NonNegativeInt
+    num_output_tokens: NonNegativeInt
+    finish: str
+    ttft_ms: float | None
+    tpot_ms: float | None
+
+
+class RunError(Part):
+    """What went wrong: the type of the exception, where, and its message."""
+
+    kind: str
+    stage: str
+    message: str
+
+
+class RunRecord(Part):
+    """Everything about one run; null is unobservable."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    run: Run
+    config: Config
+    workload: Workload
+    system: System
+    env: Environment
+    measurement: Measurement
+    baseline: str
+    arms: dict[str, Arm]
+    comparisons: dict[str, dict[str, Metric]]
+    samples: tuple[Sample, ...]
+    errors: tuple[RunError, ...]

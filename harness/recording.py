@@ -1,0 +1,196 @@
+"""From what the arms yielded to the record of a run."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from statistics import fmean, median
+from uuid import uuid4
+
+from harness.accuracy import arm_accuracy
+from harness.comparison import compare_to_dense
+from harness.environment import Environment, Measurement
+from harness.metric import Metric
+from harness.metrics import arm_metrics, phases_of, tpot_ms, ttft_ms
+from harness.outcome import ArmResult, Outcome
+from harness.record import (
+    Arm,
+    Budget,
+    Config,
+    PromptTokens,
+    Run,
+    RunError,
+    RunRecord,
+    RunStatus,
+    Sample,
+    System,
+    Verdict,
+    Workload,
+)
+from harness.schema import JsonObject
+from harness.verdict import reasons_against
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What the runner knows once a run is over.
+
+    arms: the baseline first; planned_uids: the requests that each arm was to answer; references:
+    right answers by request uid.
+    """
+
+    arms: Sequence[ArmResult]
+    config: JsonObject
+    overrides: Sequence[str]
+    argv: Sequence[str]
+    started_at: datetime
+    ended_at: datetime
+    task: str
+    planned_uids: Sequence[str]
+    seed: int
+    protocol: str
+    load: JsonObject
+    system: System
+    env: Environment
+    measurement: Measurement
+    references: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    status: RunStatus = "ok"
+    errors: Sequence[RunError] = ()
+    baseline: str = "dense"
+
+
+def build_record(facts: RunFacts) -> RunRecord:
+    """The record of a run, with its metrics, comparisons and verdict computed."""
+    arms = {arm.name: build_arm(arm) for arm in facts.arms}
+    assert len(arms) == len(facts.arms), [arm.name for arm in facts.arms]
+    comparisons = compare_all(facts)
+    reasons = reasons_against(
+        metrics={name: arm.metrics for name, arm in arms.items()},
+        comparisons=comparisons,
+        baseline=facts.baseline,
+        num_planned=len(facts.planned_uids),
+        status=facts.status,
+    )
+    return RunRecord(
+        run=build_run(facts, Verdict(valid=not reasons, reasons=tuple(reasons))),
+        config=Config(
+            resolved=facts.config,
+            overrides=tuple(facts.overrides),
+            effective={arm.name: arm.effective for arm in facts.arms},
+        ),
+        workload=build_workload(facts),
+        system=build_system(facts),
+        env=facts.env,
+        measurement=facts.measurement,
+        baseline=facts.baseline,
+        arms=arms,
+        comparisons=comparisons,
+        samples=build_samples(facts),
+        errors=tuple(facts.errors),
+    )
+
+
+def build_run(facts: RunFacts, verdict: Verdict) -> Run:
+    """When the run was, how it ended and what that is worth."""
+    return Run(
+        uid=uuid4().hex,
+        status=facts.status,
+        verdict=verdict,
+        started_at=facts.started_at,
+        ended_at=facts.ended_at,
+        duration_s=(facts.ended_at - facts.started_at).total_seconds(),
+        argv=tuple(facts.argv),
+    )
+
+
+def build_workload(facts: RunFacts) -> Workload:
+    """The requests of a run and how many of them every arm answered."""
+    answered = [
+        {outcome.uid for outcome in arm.outcomes if outcome.token_times_s} for arm in facts.arms
+    ]
+    lengths = [outcome.num_prompt_tokens for arm in facts.arms for outcome in arm.outcomes]
+    uids = json.dumps(sorted(facts.planned_uids))
+    return Workload(
+        task=facts.task,
+        n_planned=len(facts.planned_uids),
+        n_done=len(set.intersection(*answered)) if answered else 0,
+        seed=facts.seed,
+        sample_ids_sha256=hashlib.sha256(uids.encode()).hexdigest(),
+        protocol=facts.protocol,
+        load=facts.load,
+        prompt_tokens=prompt_tokens(lengths),
+    )
+
+
+def prompt_tokens(lengths: Sequence[int]) -> PromptTokens | None:
+    """The spread of prompt lengths; None without prompts."""
+    if not lengths:
+        return None
+    return PromptTokens(least=min(lengths), median=float(median(lengths)), most=max(lengths))
+
+
+def build_system(facts: RunFacts) -> System:
+    """The system, with the sparsity that its budget means for these prompts."""
+    lengths = [outcome.num_prompt_tokens for arm in facts.arms for outcome in arm.outcomes]
+    requested = requested_sparsity(facts.system.requested_budget, lengths)
+    return facts.system.model_copy(update={"requested_sparsity": requested})
+
+
+def requested_sparsity(budget: Budget, prompt_lengths: Sequence[int]) -> float | None:
+    """The mean share of a prompt that the budget leaves unread; None without a budget."""
+    if budget.fraction is not None:
+        return 1 - budget.fraction
+    if budget.tokens is None or not prompt_lengths:
+        return None
+    return fmean(1 - min(1.0, budget.tokens / length) for length in prompt_lengths)
+
+
+def compare_all(facts: RunFacts) -> dict[str, dict[str, Metric]]:
+    """Every other arm against the baseline; nothing if there is no baseline."""
+    dense = [arm for arm in facts.arms if arm.name == facts.baseline]
+    others = [arm for arm in facts.arms if arm.name != facts.baseline]
+    return {arm.name: compare_to_dense(arm, base) for arm in others for base in dense}
+
+
+def build_arm(arm: ArmResult) -> Arm:
+    """Metrics and scores of one arm, beside the counts."""
+    counters: dict[str, dict[str, int | dict[str, int]]] = {
+        # `asdict` would break a Counter: it rebuilds it from pairs, which it then counts.
+        name: {**vars(phase), "bytes_moved": dict(phase.bytes_moved)}
+        for name, phase in phases_of(arm.counters).items()
+    }
+    return Arm(
+        metrics=arm_metrics(arm),
+        accuracy=arm_accuracy(arm),
+        counters=counters,
+        peak_bytes=arm.peak_bytes,
+        page_bytes=arm.page_bytes,
+        page_tokens=arm.page_tokens,
+    )
+
+
+def build_samples(facts: RunFacts) -> tuple[Sample, ...]:
+    """All requests through all arms, with what each answered and how fast."""
+    return tuple(
+        build_sample(outcome, facts.references.get(outcome.uid))
+        for arm in facts.arms
+        for outcome in arm.outcomes
+    )
+
+
+def build_sample(outcome: Outcome, references: Sequence[str] | None) -> Sample:
+    """One request through one arm, beside the right answers."""
+    return Sample(
+        uid=outcome.uid,
+        task=outcome.task,
+        arm=outcome.arm,
+        answer=outcome.answer,
+        references=None if references is None else tuple(references),
+        score=outcome.score,
+        num_prompt_tokens=outcome.num_prompt_tokens,
+        num_output_tokens=outcome.num_output_tokens,
+        finish=outcome.finish,
+        ttft_ms=ttft_ms(outcome),
+        tpot_ms=tpot_ms(outcome),
+    )

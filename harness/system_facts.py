@@ -1,0 +1,62 @@
+"""What a record says of the system that ran, and what a reader must know about it."""
+
+from typing import Any
+
+import torch
+import transformers
+
+from backends.transformers.loading import ModelInfo, weights_sha256
+from harness.record import BackendInfo, Budget, System
+from harness.record import ModelInfo as ModelFacts
+from harness.settings import LocalModel, Settings
+from harness.system import model_path
+
+
+def system_facts(settings: Settings, info: ModelInfo, kernel: str, model: Any) -> System:
+    """The composed system, read back where it can be."""
+    return System(
+        algo=settings.algo.name,
+        tier=settings.tier.name,
+        cache=settings.cache.name,
+        partition=settings.partition.name,
+        backend=BackendInfo(
+            name=settings.backend.name, version=transformers.__version__, kernel=kernel
+        ),
+        model=ModelFacts(
+            id=info.name,
+            dtype=str(info.dtype).removeprefix("torch."),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            sha256=_sha256(settings),
+        ),
+        requested_budget=_budget(settings),
+        notes=tuple(_notes(settings, info)),
+    )
+
+
+def _sha256(settings: Settings) -> str | None:
+    return (
+        weights_sha256(model_path(settings.model))
+        if isinstance(settings.model, LocalModel)
+        else None
+    )
+
+
+def _budget(settings: Settings) -> Budget:
+    for role in (settings.algo.retrieve, settings.algo.evict):
+        if role is not None and (amount := role.arguments.get("budget_tokens")) is not None:
+            return Budget(tokens=amount) if isinstance(amount, int) else Budget(fraction=amount)
+    return Budget()
+
+
+def _notes(settings: Settings, info: ModelInfo) -> list[str]:
+    notes = []
+    if "hbm" in settings.tier.levels and not torch.cuda.is_available():
+        notes.append("no accelerator: the hbm tier is an arena of host memory, its copies are real")
+    if info.windowed_layers:
+        layers = sorted(info.windowed_layers)
+        notes.append(f"layers with a sliding window of {info.window} tokens are dense: {layers}")
+    if settings.algo.dense_layers:
+        notes.append(f"the first {settings.algo.dense_layers} layers are dense")
+    if not isinstance(settings.model, LocalModel):
+        notes.append("random weights: answers mean nothing, and selection is not that of a model")
+    return notes

@@ -1,0 +1,85 @@
+"""Everything that conf/ offers, composed once; a new YAML takes part the moment it exists."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from harness.build import build_algorithm, build_mapper
+from harness.settings import Settings, validated
+
+CONF = Path(__file__).parents[2] / "conf"
+PAGE_TOKENS = 16
+
+
+def options(group: str) -> list[str]:
+    """Names of the choices of a group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@lru_cache
+def composed(*overrides: str) -> dict[str, Any]:
+    """The plain config; callers copy before they change it."""
+    with initialize_config_dir(str(CONF), version_base=None):
+        return OmegaConf.to_container(compose("run", list(overrides)), resolve=True)
+
+
+def settings_of(
+    algo: str,
+    partition: str = "auto",
+    tier: str = "hbm",
+    cache: str = "lru",
+    *,
+    page_tokens: int = PAGE_TOKENS,
+    fast_bytes: int | None = None,
+    max_batch: int = 3,
+    chunk_tokens: int = 32,
+) -> Settings:
+    """Settings with these options; groups are composed one at a time, which keeps it fast."""
+    raw = deepcopy(composed("load=batch", "model=dummy"))
+    for group, option in (
+        ("algo", algo),
+        ("partition", partition),
+        ("tier", tier),
+        ("cache", cache),
+    ):
+        raw[group] = deepcopy(composed(f"{group}={option}")[group])
+    raw["partition"]["page_tokens"] = page_tokens
+    raw["backend"] |= {"max_batch": max_batch, "chunk_tokens": chunk_tokens}
+    if fast_bytes is not None:
+        raw["tier"][raw["tier"]["levels"][0]]["size"] = fast_bytes
+    return validated(raw)
+
+
+def is_served(algo: str, partition: str, page_tokens: int = PAGE_TOKENS) -> bool:
+    """Whether a mapper of this partition option can place what the algorithm selects."""
+    settings = settings_of(algo, partition, page_tokens=page_tokens)
+    try:
+        build_mapper(settings, build_algorithm(settings))
+    except ValueError:
+        return False
+    return True
+
+
+def num_levels(tier: str) -> int:
+    """Arenas of a tier option."""
+    return len(composed(f"tier={tier}")["tier"]["levels"])
+
+
+def placements() -> Iterator[tuple[str, str]]:
+    """Every algorithm with every partition option that can serve it."""
+    for algo in options("algo"):
+        for partition in options("partition"):
+            if is_served(algo, partition):
+                yield algo, partition
+
+
+ALGORITHMS = options("algo")
+PLACEMENTS = list(placements())
+HIERARCHIES = [tier for tier in options("tier") if num_levels(tier) > 1]
+CACHES = options("cache")
+RETRIEVERS = [name for name in options("algo/retrieve") if name != "none"]

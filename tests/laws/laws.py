@@ -1,0 +1,216 @@
+"""The laws, each a function that raises AssertionError when it is broken."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_algos.base import Algorithm
+from tests.laws.state import differing, state_of
+from tests.laws.system import System, stream_of
+
+TOLERANCE = 2e-5
+Answers = dict[str, dict[int, Tensor]]
+
+LENGTHS = {"long": 121, "short": 3, "middle": 87}
+FULL_BUDGET = 512
+TIGHT_BUDGET = 64
+
+
+def converse(system: System) -> System:
+    """Three sequences of unequal length that come, ask, answer and leave at different times."""
+    system.context("long", LENGTHS["long"])
+    system.question("long", 9)
+    system.context("short", LENGTHS["short"])
+    system.question("short", 1)
+    system.decode("long", "short")
+    system.context("middle", LENGTHS["middle"])
+    system.question("middle", 20)
+    for _ in range(5):
+        system.decode("long", "short", "middle")
+    system.release("long")
+    system.decode("middle", "short")
+    return system
+
+
+def exact_answer(
+    system: System, uid: str, layer: int, position: int, seen_KT: Tensor | None = None
+) -> Tensor:
+    """Attention in float64 over the raw keys and values, [H, D]; seen_KT None is all of them."""
+    stream, shape = stream_of(uid, system.shape), system.shape
+    query_KGD = stream.query[layer, position].unflatten(0, (shape.kv_heads, -1)).double()
+    key_KTD = stream.key[layer, : position + 1].transpose(0, 1).double()
+    value_KTD = stream.value[layer, : position + 1].transpose(0, 1).double()
+    logits_KGT = query_KGD @ key_KTD.mT * shape.scale
+    if layer in shape.windowed:
+        logits_KGT[..., : max(0, position + 1 - shape.window)] = -torch.inf
+    if seen_KT is not None:
+        logits_KGT.masked_fill_(~seen_KT.unsqueeze(1), -torch.inf)
+    return (logits_KGT.softmax(-1) @ value_KTD).flatten(0, 1)
+
+
+def assert_full_budget_is_dense(system: System) -> None:
+    """Every answer is dense attention over the raw keys and values."""
+    for layer in range(system.shape.layers):
+        assert_layer_is_dense(system, layer)
+
+
+def assert_layer_is_dense(system: System, layer: int) -> None:
+    """The answers of one layer are dense attention, inside the layer's window if it has one."""
+    for uid, answers in system.answers.items():
+        for position, out_LHD in answers.items():
+            off = (out_LHD[layer] - exact_answer(system, uid, layer, position)).abs().amax()
+            assert off <= TOLERANCE, f"{uid} at {position} is off by {off:.1e}"
+
+
+def assert_answers_are_exact_over_what_was_read(system: System) -> None:
+    """Each answer of the sparse path is float64 attention over exactly the tokens it read."""
+    for read in system.reads:
+        shape = (len(read.uids), system.shape.kv_heads, -1)
+        seen_BKM = read.seen_R.view(shape)
+        times_BKMT = read.times_RT.view(*seen_BKM.shape, -1)
+        for uid, seen_KM, times_KMT in zip(read.uids, seen_BKM, times_BKMT, strict=True):
+            for m, position in enumerate((seen_KM[0] - 1).tolist()):
+                seen_KT = times_KMT[:, m, : position + 1].bool()
+                exact = exact_answer(system, uid, read.layer, position, seen_KT)
+                off = (system.answers[uid][position][read.layer] - exact).abs().amax()
+                assert off <= TOLERANCE, f"{uid} at {position} is off by {off:.1e}"
+
+
+def assert_same_answers(one: Answers, other: Answers, tolerance: float = TOLERANCE) -> None:
+    """Both answered the same questions alike."""
+    assert one.keys() == other.keys()
+    for uid in one:
+        assert one[uid].keys() == other[uid].keys(), uid
+        for position in one[uid]:
+            off = (one[uid][position] - other[uid][position]).abs().amax()
+            assert off <= tolerance, f"{uid} at {position} differs by {off:.1e}"
+
+
+def assert_moved(system: System) -> None:
+    """Pages really left the fast tier and came back, and it was never larger than agreed."""
+    count = system.memory.counters.current
+    assert count.pages_evicted > 0
+    up, down = f"{names(system)[1]}->{names(system)[0]}", f"{names(system)[0]}->{names(system)[1]}"
+    assert count.bytes_moved[up] > 0
+    assert count.bytes_moved[down] > 0
+    assert count.pages_hit < count.pages_wanted
+
+
+def assert_within_budget(system: System) -> None:
+    """No row reads more tokens than it may, none twice, none of another row, and some are skipped."""
+    algorithm, skipped = system.attention.algorithm, 0
+    for read in system.reads:
+        assert read.strays == 0, "a page of another row or layer was read"
+        assert read.times_RT.amax() <= 1, "a token was read twice"
+        taken_R = read.times_RT.sum(1)
+        assert (taken_R > 0).all(), "a row read nothing"
+        if system.attention.acts_on(read.layer):
+            limit_R = torch.tensor([most_tokens(algorithm, int(seen)) for seen in read.seen_R])
+            assert (taken_R <= limit_R).all(), f"{taken_R.tolist()} of {limit_R.tolist()}"
+        skipped += int((taken_R < read.seen_R).sum())
+    assert skipped > 0 or algorithm.is_dense, "nothing was skipped: the law is empty"
+
+
+def most_tokens(algorithm: Algorithm, seen: int) -> int:
+    """Tokens that a row may read, by the strictest of the roles."""
+    limits = [seen]
+    if algorithm.retrieve is not None:
+        limits.append(algorithm.retrieve.most_tokens(seen))
+    if algorithm.evict is not None:
+        limits.append(algorithm.evict.budget_tokens)
+    return min(limits)
+
+
+def assert_planning_moves_nothing(system: System, wanted_N: Tensor) -> None:
+    """A plan changes no tensor, no counter, no policy; and what is executed is what it says."""
+    memory = system.memory
+    before = state_of(memory)
+    plan = memory.plan(wanted_N)
+    changed = differing(before, state_of(memory))
+    assert not changed, f"planning changed {changed}"
+    assert differing(state_of(plan), state_of(memory.plan(wanted_N))) == []
+    assert plan.victims_N.numel() > 0 and plan.loads_N.numel() > 0, "the law is empty"
+    moved = Counter(memory.counters.current.bytes_moved)
+    ready = memory.execute(plan)
+    fast, lower = names(system)
+    assert torch.equal(ready.frames_N, memory.table.frame_TP[0, wanted_N])
+    assert (ready.frames_N >= 0).all()
+    assert (memory.table.frame_TP[0, plan.victims_N] < 0).all()
+    done = memory.counters.current.bytes_moved - moved
+    size = memory.geometry.page_bytes
+    assert done[f"{lower}->{fast}"] == plan.loads_N.numel() * size
+    assert done[f"{fast}->{lower}"] == plan.dirty_N.numel() * size
+
+
+def assert_blind_to_batch_mates(make: Callable[[], System]) -> None:
+    """Each sequence alone, in a fresh system, answers as it does among the others."""
+    together = converse(make()).answers
+    for uid in LENGTHS:
+        alone = make()
+        replay_alone(alone, uid)
+        assert_same_answers({uid: together[uid]}, alone.answers)
+
+
+def replay_alone(system: System, uid: str) -> None:
+    """What `converse` does with one sequence."""
+    questions, decoded = {"long": 9, "short": 1, "middle": 20}, {"long": 6, "short": 7, "middle": 6}
+    system.context(uid, LENGTHS[uid])
+    system.question(uid, questions[uid])
+    for _ in range(decoded[uid]):
+        system.decode(uid)
+
+
+def assert_frames_are_conserved(memory: Any) -> None:
+    """Free and used frames add up in every tier, and no frame holds two pages."""
+    for level, tier in enumerate(memory.tiers):
+        held_N = memory.table.frame_TP[level]
+        held_N = held_N[held_N >= 0]
+        assert held_N.numel() == held_N.unique().numel(), f"{tier.name}: a frame holds two pages"
+        assert held_N.numel() + tier.num_free == tier.num_frames, f"{tier.name} lost frames"
+        assert tier.peak_frames <= tier.num_frames
+        free_N = tier._free_F[: tier.num_free]
+        assert torch.cat((held_N, free_N)).unique().numel() == tier.num_frames
+
+
+def assert_reads_are_counted(system: System) -> None:
+    """Pages and bytes read are what the kernel was told to read."""
+    count = system.memory.counters.current
+    pages = system.past_pages + sum(read.num_pages for read in system.reads)
+    assert count.pages_read == pages
+    assert count.bytes_read == pages * page_bytes(system)
+
+
+def page_bytes(system: System) -> int:
+    """Bytes of keys and values of one page, from the pool itself."""
+    return system.memory.pool_FPSD[0].nbytes
+
+
+def names(system: System) -> Sequence[str]:
+    """Tier names, fastest first."""
+    return [tier.name for tier in system.memory.tiers]
+
+
+def assert_evicted_tokens_are_gone(system: System) -> None:
+    """No row holds more tokens than the evictor's budget, and pages without tokens have no frame."""
+    memory, budget = system.memory, system.attention.algorithm.evict.budget_tokens
+    size, table = memory.geometry.page_tokens, memory.table
+    rows, dropped = table.frame_TP.shape[1] // table.pages_per_row, 0
+    dead_P = torch.zeros_like(table.dirty_P, dtype=torch.int64) if table.dead_P is None else table.dead_P
+    live_PS = (~dead_P.unsqueeze(1) >> torch.arange(size) & 1).view(rows, -1)
+    framed_P = (table.frame_TP >= 0).any(0)
+    for uid, slot in system.holds.items():
+        for layer in filter(system.attention.acts_on, range(system.shape.layers)):
+            for head in range(system.shape.kv_heads):
+                row = layer * table.num_rows + slot * system.shape.kv_heads + head
+                live_T = live_PS[row, : system.stored[uid]].bool()
+                held = int(live_T.sum())
+                assert held <= budget, f"{uid} holds {held} tokens of {budget}"
+                dropped += system.stored[uid] - held
+                pages = slice(row * table.pages_per_row, (row + 1) * table.pages_per_row)
+                live_P = live_PS[row].clone()
+                live_P[system.stored[uid] :] = 0
+                assert torch.equal(framed_P[pages], live_P.view(-1, size).any(1))
+    assert dropped > 0, "nothing was dropped: the law is empty"

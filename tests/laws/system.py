@@ -1,0 +1,261 @@
+"""A paged attention system without a model, driven with random queries, keys and values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backends.attention.base import Attended, FrameSelection
+from backends.attention.reference import Reference
+from backends.base import Request
+from backends.batch import Batch
+from backends.paged_attention import PagedAttention
+from backends.transformers.loading import ModelInfo
+from harness.build import build_algorithm
+from harness.preflight import preflight
+from harness.settings import Settings
+from harness.system import assemble
+from harness.workload import Item, Workload
+from memory_tiers.page_table import PageTable
+from sparse_algos.base import Algorithm
+
+MAX_TOKENS = 192
+DENSE = Algorithm(name="dense", evict=None, retrieve=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of the model that is not there; `group` is query heads per kv head."""
+
+    layers: int = 3
+    kv_heads: int = 2
+    group: int = 2
+    head_dim: int = 16
+    windowed: frozenset[int] = frozenset()
+    window: int | None = None
+
+    @property
+    def scale(self) -> float:
+        return self.head_dim**-0.5
+
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo(
+            name="random",
+            config=None,
+            num_layers=self.layers,
+            num_heads=self.kv_heads * self.group,
+            num_kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            max_tokens=MAX_TOKENS,
+            windowed_layers=self.windowed,
+            window=self.window,
+            dtype=torch.float32,
+        )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What a sequence brings: query_LTHD, key_LTKD, value_LTKD."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+
+@lru_cache
+def stream_of(uid: str, shape: Shape) -> Stream:
+    """Random tensors that depend on the name of the sequence alone."""
+    generator = torch.Generator().manual_seed(sum(map(ord, uid)))
+    heads = (shape.kv_heads * shape.group, shape.kv_heads, shape.kv_heads)
+    sizes = [(shape.layers, MAX_TOKENS, count, shape.head_dim) for count in heads]
+    return Stream(*(torch.randn(size, generator=generator) for size in sizes))
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the rows of one sparse call read; rows are (sequence, kv head, new token).
+
+    times_RT: how often each row read each token; seen_R: tokens that it might have read;
+    strays: pages read that belong to another row or layer.
+    """
+
+    layer: int
+    uids: tuple[str, ...]
+    times_RT: Tensor
+    seen_R: Tensor
+    strays: int
+    num_pages: int
+
+
+class Watcher(Reference):
+    """The reference kernel, which notes by page what it is told to read."""
+
+    def __init__(self) -> None:
+        self.table: PageTable | None = None
+        self.decoded: list[tuple[FrameSelection, Tensor]] = []
+        self.prefilled: list[int] = []
+
+    def decode(
+        self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
+    ) -> Attended:
+        assert self.table is not None
+        page_of_F = torch.full((len(pool_FPSD),), -1)
+        pages_N = (self.table.frame_TP[0] >= 0).nonzero().squeeze(1)
+        page_of_F[self.table.frame_TP[0, pages_N]] = pages_N
+        self.decoded.append((selection, page_of_F[selection.frames_N]))
+        return super().decode(query_RGD, pool_FPSD, selection, scale)
+
+    def prefill(self, query_KMD, key_KTD, value_KTD, mask_MT, scale) -> Attended:
+        self.prefilled.append(key_KTD.shape[1])
+        return super().prefill(query_KMD, key_KTD, value_KTD, mask_MT, scale)
+
+
+class NoModel:
+    """Stands where an engine expects a model; it is never called."""
+
+    def __init__(self, num_layers: int) -> None:
+        self.config = type("Config", (), {"num_hidden_layers": num_layers})
+
+    def set_attn_implementation(self, name: str) -> None: ...
+
+
+@dataclass
+class System:
+    """Paged attention, the sequences in it, and all that they brought, read and answered.
+
+    answers: by sequence and position, [L, H, D].
+    """
+
+    attention: PagedAttention
+    watcher: Watcher
+    shape: Shape
+    chunk: int
+    slots: list[int]
+    holds: dict[str, int] = field(default_factory=dict)
+    stored: dict[str, int] = field(default_factory=dict)
+    answers: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+    reads: list[Read] = field(default_factory=list)
+    past_pages: int = 0
+
+    @property
+    def memory(self) -> Any:
+        return self.attention.memory
+
+    def context(self, uid: str, count: int) -> None:
+        """Prefill densely, in chunks."""
+        for start in range(0, count, self.chunk):
+            self._append([uid], min(self.chunk, count - start), dense=True)
+
+    def question(self, uid: str, count: int) -> None:
+        """Prefill through the algorithm, in chunks no longer than it takes."""
+        evict = self.attention.algorithm.evict
+        most = self.chunk if evict is None else min(self.chunk, evict.most_rows)
+        for start in range(0, count, most):
+            self._append([uid], min(most, count - start), dense=False)
+
+    def decode(self, *uids: str) -> None:
+        """One token for each."""
+        self._append(uids, 1, dense=False, is_decode=True)
+
+    def release(self, uid: str) -> None:
+        self.attention.release(self.holds[uid])
+        self.slots.append(self.holds.pop(uid))
+
+    def _append(
+        self, uids: Sequence[str], new: int, *, dense: bool, is_decode: bool = False
+    ) -> None:
+        for uid in uids:
+            if uid not in self.holds:
+                self.holds[uid], self.stored[uid] = self.slots.pop(), 0
+        stored = [self.stored[uid] for uid in uids]
+        slots_B = torch.tensor([self.holds[uid] for uid in uids])
+        batch = Batch(
+            self.memory.table, slots_B, torch.tensor(stored), new, max(stored) + new
+        )
+        layers = [
+            self._layer(layer, batch, uids, dense or not (is_decode or self.attention.acts_on(layer)))
+            for layer in range(self.shape.layers)
+        ]
+        for uid, out_LMHD in zip(uids, torch.stack(layers, 1), strict=True):
+            start = self.stored[uid]
+            answers = self.answers.setdefault(uid, {})
+            answers.update({start + m: out_LMHD[:, m] for m in range(new)})
+            self.stored[uid] += new
+
+    def _layer(self, layer: int, batch: Batch, uids: Sequence[str], dense: bool) -> Tensor:
+        parts = [self._brought(uid, layer, batch.new) for uid in uids]
+        query, key, value = (torch.stack(one) for one in zip(*parts, strict=True))
+        self.watcher.decoded.clear()
+        self.watcher.prefilled.clear()
+        scale = self.shape.scale
+        if dense:
+            out = self.attention.dense(layer, batch, query[0], key[0], value[0], scale)
+            size = self.memory.geometry.page_tokens
+            past = sum(-(-tokens // size) for tokens in self.watcher.prefilled[1:])
+            self.past_pages += past * self.shape.kv_heads
+            return out.unsqueeze(0)
+        out = self.attention.sparse(layer, batch, query, key, value, scale)
+        self.reads.append(self._read(layer, batch, uids))
+        return out
+
+    def _brought(self, uid: str, layer: int, new: int) -> list[Tensor]:
+        stream, start = stream_of(uid, self.shape), self.stored[uid]
+        return [one[layer, start : start + new] for one in (stream.query, stream.key, stream.value)]
+
+    def _read(self, layer: int, batch: Batch, uids: Sequence[str]) -> Read:
+        table, size = self.memory.table, self.memory.geometry.page_tokens
+        num_rows = len(batch.rows_R) * batch.new
+        times_RT = torch.zeros(num_rows, table.pages_per_row * size, dtype=torch.int64)
+        own_R = (batch.rows_R + layer * table.num_rows).repeat_interleave(batch.new)
+        strays = num_pages = 0
+        for selection, page_N in self.watcher.decoded:
+            row_N = torch.arange(num_rows).repeat_interleave(selection.indptr_R1.diff())
+            slot_S = torch.arange(size)
+            bit_NS = selection.live_N.unsqueeze(1) >> slot_S & 1
+            token_NS = (page_N % table.pages_per_row * size).unsqueeze(1) + slot_S
+            times_RT.index_put_((row_N.unsqueeze(1), token_NS), bit_NS, accumulate=True)
+            strays += int((page_N // table.pages_per_row != own_R[row_N]).sum())
+            num_pages += len(page_N)
+        seen_R = (batch.positions_RM + 1).flatten()
+        return Read(layer, tuple(uids), times_RT, seen_R, strays, num_pages)
+
+
+def algorithm_with(settings: Settings, budget_tokens: int | float | None) -> Algorithm:
+    """The configured algorithm with another budget."""
+    algorithm = build_algorithm(settings)
+    if budget_tokens is None:
+        return algorithm
+    roles = {
+        name: role and replace(role, budget_tokens=budget_tokens)
+        for name, role in (("evict", algorithm.evict), ("retrieve", algorithm.retrieve))
+    }
+    return replace(algorithm, **roles)
+
+
+def build_system(
+    settings: Settings,
+    shape: Shape,
+    budget_tokens: int | float | None = None,
+    algorithm: Algorithm | None = None,
+) -> System:
+    """The system that the harness would assemble, with a watched kernel and no model."""
+    algorithm = algorithm or algorithm_with(settings, budget_tokens)
+    request = Request(
+        uid="longest",
+        prompt_ids=(0,) * (MAX_TOKENS - 1),
+        num_context=0,
+        max_new_tokens=1,
+        stop_ids=frozenset(),
+    )
+    workload: Any = Workload(None, (Item(None, request),))  # type: ignore[arg-type]
+    plan = preflight(settings, algorithm, shape.info, workload, torch.device("cpu"))
+    watcher = Watcher()
+    engine = assemble(settings, algorithm, plan, shape.info, NoModel(shape.layers), watcher)
+    attention = engine._attention
+    watcher.table = attention.memory.table
+    slots = list(range(plan.sequences))[::-1]
+    return System(attention, watcher, shape, settings.backend.chunk_tokens, slots)

@@ -1,0 +1,205 @@
+"""Laws about what attention answers, over every algorithm with every partition that serves it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.laws.configs import ALGORITHMS, CACHES, HIERARCHIES, PLACEMENTS, is_served, settings_of
+from tests.laws.laws import (
+    FULL_BUDGET,
+    TIGHT_BUDGET,
+    assert_answers_are_exact_over_what_was_read,
+    assert_blind_to_batch_mates,
+    assert_evicted_tokens_are_gone,
+    assert_full_budget_is_dense,
+    assert_layer_is_dense,
+    assert_moved,
+    assert_reads_are_counted,
+    assert_same_answers,
+    assert_within_budget,
+    converse,
+    replay_alone,
+)
+from tests.laws.system import Shape, System, algorithm_with, build_system
+
+SHAPE = Shape()
+SHAPES = {
+    "one query head per kv head": Shape(group=1, kv_heads=3),
+    "two": Shape(group=2, kv_heads=1),
+    "four": Shape(group=4),
+    "a window on layer 1": Shape(windowed=frozenset({1}), window=20),
+}
+EVICTORS = [name for name in ALGORITHMS if algorithm_with(settings_of(name), None).evict is not None]
+RETRIEVING = [
+    name for name in ALGORITHMS if algorithm_with(settings_of(name), None).retrieve is not None
+]
+# An evictor's budget is a count of tokens, a retriever's may be a share.
+BUDGETED = [
+    (algo, partition, budget)
+    for algo, partition in PLACEMENTS
+    for budget in (TIGHT_BUDGET, 0.4)
+    if algo not in EVICTORS or isinstance(budget, int)
+]
+budgets = pytest.mark.parametrize(("algo", "partition", "budget"), BUDGETED)
+placements = pytest.mark.parametrize(("algo", "partition"), PLACEMENTS)
+
+
+def fast_bytes_for(algo: str, partition: str, shape: Shape = SHAPE) -> int:
+    """A fast tier that holds one step of one layer and little more."""
+    settings = settings_of(algo, partition)
+    retrieve = algorithm_with(settings, TIGHT_BUDGET).retrieve
+    pages = shape.kv_heads * 3
+    if retrieve is not None:
+        per_row = min(-(-TIGHT_BUDGET // retrieve.partition_size), 12)
+        pages = max(pages, 3 * shape.kv_heads * per_row)
+    return (pages + 1) * settings.partition.page_tokens * shape.head_dim * 2 * 4
+
+
+def test_every_option_can_be_placed():
+    assert {algo for algo, _ in PLACEMENTS} == set(ALGORITHMS)
+
+
+@placements
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_a_full_budget_is_dense_attention(algo, partition, shape):
+    assert_full_budget_is_dense(converse(build_system(settings_of(algo, partition), shape, FULL_BUDGET)))
+
+
+@placements
+@pytest.mark.parametrize("tier", HIERARCHIES)
+@pytest.mark.parametrize("cache", CACHES)
+def test_where_a_page_lives_never_changes_the_answer(algo, partition, tier, cache):
+    fast_bytes = fast_bytes_for(algo, partition)
+    settings = settings_of(algo, partition, tier, cache, fast_bytes=fast_bytes)
+    roomy = converse(build_system(settings_of(algo, partition), SHAPE, TIGHT_BUDGET))
+    small = converse(build_system(settings, SHAPE, TIGHT_BUDGET))
+    assert_moved(small)
+    assert small.memory.tiers[0].peak_bytes <= fast_bytes
+    assert_same_answers(roomy.answers, small.answers)
+    assert_reads_are_counted(small)
+
+
+@budgets
+def test_no_head_reads_more_than_its_budget(algo, partition, budget):
+    system = converse(build_system(settings_of(algo, partition), SHAPE, budget))
+    assert_within_budget(system)
+    assert_reads_are_counted(system)
+
+
+@placements
+def test_an_answer_is_exact_attention_over_what_was_read(algo, partition):
+    system = converse(build_system(settings_of(algo, partition), SHAPE, TIGHT_BUDGET))
+    assert_answers_are_exact_over_what_was_read(system)
+
+
+@placements
+def test_no_role_acts_on_dense_and_windowed_layers(algo, partition):
+    settings = settings_of(algo, partition)
+    algorithm = replace(algorithm_with(settings, TIGHT_BUDGET), dense_layers=1)
+    shape = SHAPES["a window on layer 1"]
+    system = converse(build_system(settings, shape, algorithm=algorithm))
+    assert_layer_is_dense(system, 0)
+    assert_layer_is_dense(system, 1)
+    if not algorithm.is_dense:
+        with pytest.raises(AssertionError):
+            assert_layer_is_dense(system, 2)
+
+
+@pytest.mark.parametrize("retriever", RETRIEVING)
+@pytest.mark.parametrize("evictor", EVICTORS)
+def test_two_roles_together_keep_the_laws(retriever, evictor):
+    settings = settings_of(retriever)
+    roles = algorithm_with(settings, TIGHT_BUDGET)
+    evict = algorithm_with(settings_of(evictor), 80).evict
+    both = replace(roles, evict=evict)
+    system = converse(build_system(settings, SHAPE, algorithm=both))
+    assert_within_budget(system)
+    assert_evicted_tokens_are_gone(system)
+    assert_answers_are_exact_over_what_was_read(system)
+    assert_blind_to_batch_mates(lambda: build_system(settings, SHAPE, algorithm=both))
+
+
+@pytest.mark.parametrize("algo", EVICTORS)
+def test_what_is_evicted_frees_its_memory(algo):
+    assert_evicted_tokens_are_gone(converse(build_system(settings_of(algo), SHAPE, TIGHT_BUDGET)))
+
+
+@budgets
+def test_a_sequence_is_blind_to_its_batch_mates(algo, partition, budget):
+    settings = settings_of(algo, partition)
+    assert_blind_to_batch_mates(lambda: build_system(settings, SHAPE, budget))
+
+
+@placements
+def test_a_reused_slot_shows_no_trace_of_its_last_sequence(algo, partition):
+    settings = settings_of(algo, partition, max_batch=1)
+    fresh, used = (build_system(settings, SHAPE, TIGHT_BUDGET) for _ in range(2))
+    for uid in ("long", "short"):
+        replay_alone(used, uid)
+        used.release(uid)
+    assert all(tier.num_free == tier.num_frames for tier in used.memory.tiers)
+    poison(used)
+    replay_alone(fresh, "middle")
+    replay_alone(used, "middle")
+    assert_same_answers(fresh.answers, {"middle": used.answers["middle"]}, tolerance=0.0)
+
+
+@placements
+def test_what_memory_holds_at_first_never_matters(algo, partition):
+    settings = settings_of(algo, partition)
+    clean, poisoned = (build_system(settings, SHAPE, TIGHT_BUDGET) for _ in range(2))
+    poison(poisoned)
+    assert_same_answers(converse(clean).answers, converse(poisoned).answers, tolerance=0.0)
+
+
+@placements
+def test_the_order_of_frames_never_changes_the_answer(algo, partition):
+    settings = settings_of(algo, partition)
+    ordered, shuffled = (build_system(settings, SHAPE, TIGHT_BUDGET) for _ in range(2))
+    for tier in shuffled.memory.tiers:
+        frames_F = tier.allocate(tier.num_frames)
+        order = torch.randperm(tier.num_frames, generator=torch.Generator().manual_seed(0))
+        tier.free(frames_F[order])
+    assert_same_answers(converse(ordered).answers, converse(shuffled).answers, tolerance=0.0)
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_the_layout_never_changes_the_answer(algo):
+    served = [
+        (partition, page_tokens)
+        for each, partition in PLACEMENTS
+        for page_tokens in (8, 16, 32)
+        if each == algo and is_served(algo, partition, page_tokens)
+    ]
+    assert served
+    first, *others = (
+        converse(build_system(settings_of(algo, name, page_tokens=size), SHAPE, TIGHT_BUDGET))
+        for name, size in served
+    )
+    for other in others:
+        assert_same_answers(first.answers, other.answers)
+
+
+def poison(system: System) -> None:
+    """NaN wherever nothing is kept: in free frames and in summaries that nobody has."""
+    for tier in system.memory.tiers:
+        frames_F = tier.allocate(tier.num_free)
+        tier.pool_FPSD[frames_F] = torch.nan
+        tier.free(frames_F)
+    index = system.attention.index
+    if index is None:
+        return
+    table, retrieve = system.memory.table, system.attention.algorithm.retrieve
+    rows_R = torch.arange(system.shape.layers * table.num_rows)
+    partitions = table.pages_per_row * table.geometry.page_tokens // retrieve.partition_size
+    index.reserve(rows_R, partitions)
+    rows_N = rows_R.repeat_interleave(partitions)
+    partition_N = torch.arange(partitions).repeat(len(rows_R))
+    spec = retrieve.summary_spec(system.shape.head_dim, torch.float32)
+    summaries = {
+        name: torch.full((len(rows_N), *one.shape), torch.nan, dtype=one.dtype)
+        for name, one in spec.items()
+    }
+    index.write(rows_N, partition_N, summaries)
+    index.release(rows_R)
