@@ -50,8 +50,9 @@ format: $(VENV)/.installed-dev ## Let ruff fix and format the code
 model: $(VENV)/.installed ## Train the bundled model anew into build/model
 	@$(PY) -m models.training.recipe --out build/model $(ARGS)
 
-bench: $(VENV)/.installed ## Time one decode step of every attention kernel
-	@$(PY) benchmarks/decode.py $(ARGS)
+bench: $(VENV)/.installed ## Decode speed: dense against generate, and Quest against dense
+	@$(PY) benchmarks/dense_vs_generate.py
+	@$(PY) benchmarks/sparse_vs_dense.py
 
 clean: ## Remove what was built; keep the environment and the results
 	@rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

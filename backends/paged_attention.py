@@ -69,8 +69,7 @@ class PagedAttention:
     ) -> Tensor:
         """A chunk of one sequence that sees everything before it: [M, H, D]."""
         assert batch.slots_B.numel() == 1
-        self._write(layer, batch, key_MKD, value_MKD)
-        self._index(layer, batch, key_MKD)
+        self.store(layer, batch, key_MKD, value_MKD)
         query_KQD = _fold(query_MHD, self.memory.geometry.num_kv_heads)
         attended = self._own(layer, query_KQD, key_MKD, value_MKD, scale)
         for part in self._past(layer, batch, query_KQD, scale):
@@ -89,8 +88,7 @@ class PagedAttention:
     ) -> Tensor:
         """Rows that read what the algorithm selects for each of them: [B, M, H, D]."""
         self._evict(layer, batch)
-        self._write(layer, batch, key_BMKD.flatten(0, 1), value_BMKD.flatten(0, 1))
-        self._index(layer, batch, key_BMKD.flatten(0, 1))
+        self.store(layer, batch, key_BMKD.flatten(0, 1), value_BMKD.flatten(0, 1))
         num_heads = self.memory.geometry.num_kv_heads
         query_BKMGD = query_BMHD.unflatten(2, (num_heads, -1)).transpose(1, 2)
         query_NGD = query_BKMGD.flatten(0, 2).contiguous()
@@ -104,6 +102,16 @@ class PagedAttention:
         attended = self._attend(query_NGD, pages, scale, at_once=at_once, shared=batch.new > 1)
         out_BKMGD = attended.out.view(query_BKMGD.shape)
         return out_BKMGD.transpose(1, 2).flatten(2, 3)
+
+    def store(self, layer: int, batch: Batch, key_NKD: Tensor, value_NKD: Tensor) -> None:
+        """Write packed keys and values, [B * M, K, D], to pages and summarise them."""
+        self.memory.write(
+            batch.write_pages(layer),
+            batch.write_slots_N,
+            _by_row(key_NKD, batch.new),
+            _by_row(value_NKD, batch.new),
+        )
+        self._index(layer, batch, key_NKD)
 
     def acts_on(self, layer: int) -> bool:
         """Whether a role of the algorithm acts on this layer."""
@@ -128,14 +136,6 @@ class PagedAttention:
         rows = batch.stored_rows(layer)
         num_slots = -(-max(rows.longest, 1) // self._size) * self._size
         self.memory.drop_slots(rows, evict.keep(rows.num_tokens_R, batch.new, num_slots))
-
-    def _write(self, layer: int, batch: Batch, key_NKD: Tensor, value_NKD: Tensor) -> None:
-        self.memory.write(
-            batch.write_pages(layer),
-            batch.write_slots_N,
-            _by_row(key_NKD, batch.new),
-            _by_row(value_NKD, batch.new),
-        )
 
     def _index(self, layer: int, batch: Batch, key_NKD: Tensor) -> None:
         retrieve = self._retriever(layer)

@@ -34,6 +34,17 @@ def preflight(
 ) -> Plan:
     """Compare what is asked with what is there; raises ValueError of one line."""
     _check_context(model, workload)
+    return plan_for(settings, algorithm, model, workload.most_tokens, device)
+
+
+def plan_for(
+    settings: Settings,
+    algorithm: Algorithm,
+    model: ModelInfo,
+    max_tokens: int,
+    device: torch.device,
+) -> Plan:
+    """Sizes for requests of at most `max_tokens`; raises ValueError when they do not fit."""
     _check_layers(settings, algorithm, model)
     geometry = KVGeometry(
         num_layers=model.num_layers,
@@ -44,9 +55,9 @@ def preflight(
         device=device,
     )
     sequences = 1 if settings.load.name == "single" else settings.backend.max_batch
-    everything = sequences * geometry.pages_for(workload.most_tokens)
+    everything = sequences * geometry.pages_for(max_tokens)
     frames = _frames(settings, geometry, everything)
-    plan = Plan(geometry, sequences, workload.most_tokens, frames)
+    plan = Plan(geometry, sequences, max_tokens, frames)
     _check_fast_tier(settings, algorithm, plan)
     _check_last_tier(settings, plan)
     return plan

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -191,6 +192,11 @@ def build_sample(outcome: Outcome, references: Sequence[str] | None) -> Sample:
         num_prompt_tokens=outcome.num_prompt_tokens,
         num_output_tokens=outcome.num_output_tokens,
         finish=outcome.finish,
-        ttft_ms=ttft_ms(outcome),
-        tpot_ms=tpot_ms(outcome),
+        ttft_ms=finite(ttft_ms(outcome)),
+        tpot_ms=finite(tpot_ms(outcome)),
     )
+
+
+def finite(value: float | None) -> float | None:
+    """The value, or None if it is no number; the verdict on the run tells of those."""
+    return value if value is not None and math.isfinite(value) else None

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
 class Part(BaseModel):
     """A piece of a record: no unknown key, no silent conversion, no NaN or infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 def refuse_non_finite(value: JsonValue) -> JsonValue:
@@ -18,6 +18,5 @@ def refuse_non_finite(value: JsonValue) -> JsonValue:
     return value
 
 
-# pydantic's own JsonValue lets NaN through, and `allow_inf_nan` reaches float fields only.
-FiniteJson = Annotated[JsonValue, AfterValidator(refuse_non_finite)]
-JsonObject = dict[str, FiniteJson]
+# `allow_inf_nan` does not reach inside a JsonValue that is read from JSON text.
+JsonObject = dict[str, Annotated[JsonValue, AfterValidator(refuse_non_finite)]]

@@ -44,7 +44,7 @@ class Visible:
 
 @dataclass(frozen=True)
 class Selection:
-    """Partitions that each row reads, ascending: int64 [R, C]; valid_RC says which of them count."""
+    """Partitions that each row reads, ascending: int64 [R, C]; valid_RC says which count."""
 
     partitions_RC: Tensor
     valid_RC: Tensor

@@ -56,7 +56,7 @@ class TransformersBackend(Backend):
         """Plug the model in; no request is running."""
         self._model = model
         self._cache = plug_in(model)
-        self._attention = attention
+        self.attention = attention
         self._chunk_tokens = chunk_tokens
         self._device = attention.memory.geometry.device
         self._waiting: deque[Request] = deque()
@@ -68,7 +68,7 @@ class TransformersBackend(Backend):
     @property
     def counters(self) -> Counters:  # type: ignore[override]
         """What happened since the last reset."""
-        return self._attention.memory.counters
+        return self.attention.memory.counters
 
     @property
     def busy(self) -> bool:
@@ -98,20 +98,20 @@ class TransformersBackend(Backend):
 
     def peak_bytes(self) -> dict[str, int]:
         """See Backend."""
-        peaks = {tier.name: tier.peak_bytes for tier in self._attention.memory.tiers}
-        if self._attention.index is not None:
-            peaks["index"] = self._attention.index.peak_bytes
+        peaks = {tier.name: tier.peak_bytes for tier in self.attention.memory.tiers}
+        if self.attention.index is not None:
+            peaks["index"] = self.attention.index.peak_bytes
         return peaks
 
     def reset_counters(self) -> None:
         """See Backend."""
-        self._attention.memory.counters = Counters()
+        self.attention.memory.counters = Counters()
 
     def _check_fits(self, request: Request) -> None:
-        needed = self._attention.memory.geometry.pages_for(request.most_tokens)
-        room = self._attention.memory.table.pages_per_row
+        needed = self.attention.memory.geometry.pages_for(request.most_tokens)
+        room = self.attention.memory.table.pages_per_row
         if needed > self._total_pages or -(-request.most_tokens // self._page_tokens) > room:
-            last = self._attention.memory.tiers[-1]
+            last = self.attention.memory.tiers[-1]
             raise ValueError(
                 f"request {request.uid} takes up to {request.most_tokens} tokens = {needed} pages, "
                 f"tier.{last.name}.size holds {self._total_pages}; raise it, or lower task.length"
@@ -119,13 +119,13 @@ class TransformersBackend(Backend):
 
     @property
     def _page_tokens(self) -> int:
-        return self._attention.memory.geometry.page_tokens
+        return self.attention.memory.geometry.page_tokens
 
     def _admit(self) -> None:
         """Give slots to waiting requests while the last tier can hold all that they may store."""
         while self._waiting and self._free_slots:
             request = self._waiting[0]
-            needed = self._attention.memory.geometry.pages_for(request.most_tokens)
+            needed = self.attention.memory.geometry.pages_for(request.most_tokens)
             if sum(self._promised_pages.values()) + needed > self._total_pages:
                 return
             self._waiting.popleft()
@@ -147,7 +147,7 @@ class TransformersBackend(Backend):
         request = running.request
         if running.stored < request.num_context:
             return Piece(running, min(most, request.num_context - running.stored), False)
-        evict = self._attention.algorithm.evict
+        evict = self.attention.algorithm.evict
         most = most if evict is None else min(most, evict.most_rows)
         return Piece(running, min(most, len(request.prompt_ids) - running.stored), True)
 
@@ -163,7 +163,7 @@ class TransformersBackend(Backend):
             if stop == len(piece.running.request.prompt_ids):
                 speaking.append(len(ids) - 1)
         step = Step(
-            self._attention,
+            self.attention,
             self._batch(decoding, 1) if decoding else None,
             tuple(Chunk(self._batch([one.running], one.count), one.is_question) for one in pieces),
         )
@@ -181,7 +181,7 @@ class TransformersBackend(Backend):
     def _batch(self, members: list[Running], new: int) -> Batch:
         stored = [running.stored for running in members]
         return Batch(
-            table=self._attention.memory.table,
+            table=self.attention.memory.table,
             slots_B=self._tensor([running.slot for running in members]),
             stored_B=self._tensor(stored),
             new=new,
@@ -216,7 +216,7 @@ class TransformersBackend(Backend):
         return events
 
     def _retire(self, running: Running) -> None:
-        self._attention.release(running.slot)
+        self.attention.release(running.slot)
         self._running.remove(running)
         self._free_slots.append(running.slot)
         del self._promised_pages[running.slot]

@@ -71,7 +71,7 @@ class Handle(CacheLayerMixin):
 
     def __init__(self) -> None:
         """Hold nothing."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to prepare."""

@@ -1,11 +1,14 @@
 """The store: a record is there whole or not at all."""
 
+import contextlib
+import multiprocessing
 import os
 import random
+import shutil
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -14,25 +17,6 @@ from harness.record import RunRecord
 from harness.recording import build_record
 from harness.store import RECORD_NAME, TEMPORARY_PREFIX, read_records, write_record
 from tests.harness.facts import dense_arm, facts, outcome
-
-ROOT = Path(__file__).parents[2]
-
-# Writes large records until it is killed, telling each path once it is final.
-WRITER = """
-import sys
-from pathlib import Path
-from harness.recording import build_record
-from harness.store import write_record
-from tests.harness.facts import dense_arm, facts, outcome
-
-answers = tuple(outcome(f"r{index}", answer="x" * 2000) for index in range(1000))
-arms = (dense_arm(outcomes=answers),)
-planned = tuple(answer.uid for answer in answers)
-while True:
-    record = build_record(facts(arms=arms, planned_uids=planned))
-    print("writing", flush=True)
-    print(write_record(record, Path(sys.argv[1])), flush=True)
-"""
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -107,32 +91,58 @@ def test_records_come_oldest_first(tmp_path: Path) -> None:
 def test_a_killed_writer_leaves_only_whole_records(tmp_path: Path) -> None:
     earlier = write_record(build_record(facts()), tmp_path)
     before, rng, num_interrupted = earlier.read_bytes(), random.Random(7), 0
-    for _ in range(4):
+    for _ in range(8):
         told = kill_while_writing(tmp_path, rng)
-        final = {path for path in tmp_path.glob(f"[!.]*/{RECORD_NAME}")}
-        assert told <= final
-        for path in final:
-            RunRecord.model_validate_json(path.read_bytes())
-        assert all((folder / RECORD_NAME).exists() for folder in tmp_path.glob("[!.]*"))
-        num_interrupted += len(list(tmp_path.glob(f"{TEMPORARY_PREFIX}*")))
+        folders = set(tmp_path.glob("[!.]*"))
+        assert told <= folders
+        for folder in folders:
+            RunRecord.model_validate_json((folder / RECORD_NAME).read_bytes())
+        num_interrupted += clear_temporaries(tmp_path)
         assert earlier.read_bytes() == before
-        assert len(list(read_records(tmp_path))) == len(final)
+        assert len(list(read_records(tmp_path))) == len(folders)
     assert num_interrupted, "no kill fell into a write: the test has shown nothing"
 
 
 def kill_while_writing(root: Path, rng: random.Random) -> set[Path]:
-    """SIGKILL a writer at a random moment of its writes; the records it had told to be final."""
-    command = [sys.executable, "-c", WRITER, str(root)]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    lines = [child.stdout.readline() for _ in range(rng.choice((1, 3)))]
-    assert lines[-1] == "writing\n", lines
-    # The temporary folder first appears when the text is ready: from there on, bytes are written.
-    while not any(root.glob(f"{TEMPORARY_PREFIX}{child.pid}-*")):
-        assert child.poll() is None
-    time.sleep(rng.uniform(0, 0.004))
-    child.send_signal(signal.SIGKILL)
-    lines += child.communicate()[0].splitlines(keepends=True)
-    # A last line may be cut short by the kill.
-    whole = [line.strip() for line in lines if line.endswith("\n")]
-    return {Path(line) for line in whole if line != "writing"}
+    """SIGKILL a writer at a random moment of a write; the folders it had told to be final."""
+    # Forked: a fresh interpreter would import torch for seconds before its first write.
+    context = multiprocessing.get_context("fork")
+    told, tell = context.Pipe(duplex=False)
+    child = context.Process(target=write_large_records, args=(root, tell))
+    child.start()
+    tell.close()
+    final = {told.recv() for _ in range(rng.choice((0, 1)))}
+    # A temporary folder appears when a text is ready: from there on, bytes are written.
+    wait_for(lambda: any(root.glob(f"{TEMPORARY_PREFIX}{child.pid}-*")))
+    time.sleep(rng.uniform(0, 0.003))
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    with contextlib.suppress(EOFError):
+        while True:
+            final.add(told.recv())
+    return final
+
+
+def write_large_records(root: Path, tell: Connection) -> None:
+    """Write records of megabytes until killed, telling each folder once it is final."""
+    answers = tuple(outcome(f"r{index}", answer="x" * 3000) for index in range(1000))
+    arms, planned = (dense_arm(outcomes=answers),), tuple(answer.uid for answer in answers)
+    while True:
+        record = build_record(facts(arms=arms, planned_uids=planned))
+        tell.send(write_record(record, root).parent)
+
+
+def clear_temporaries(root: Path) -> int:
+    """Remove what was left of interrupted writes; how many there were."""
+    left = list(root.glob(f"{TEMPORARY_PREFIX}*"))
+    for folder in left:
+        shutil.rmtree(folder)
+    return len(left)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Ask again and again, half a minute at most."""
+    deadline_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline_s

@@ -35,20 +35,21 @@ def converse(system: System) -> System:
     return system
 
 
-def exact_answer(
-    system: System, uid: str, layer: int, position: int, seen_KT: Tensor | None = None
-) -> Tensor:
-    """Attention in float64 over the raw keys and values, [H, D]; seen_KT None is all of them."""
-    stream, shape = stream_of(uid, system.shape), system.shape
-    query_KGD = stream.query[layer, position].unflatten(0, (shape.kv_heads, -1)).double()
-    key_KTD = stream.key[layer, : position + 1].transpose(0, 1).double()
-    value_KTD = stream.value[layer, : position + 1].transpose(0, 1).double()
-    logits_KGT = query_KGD @ key_KTD.mT * shape.scale
-    if layer in shape.windowed:
-        logits_KGT[..., : max(0, position + 1 - shape.window)] = -torch.inf
-    if seen_KT is not None:
-        logits_KGT.masked_fill_(~seen_KT.unsqueeze(1), -torch.inf)
-    return (logits_KGT.softmax(-1) @ value_KTD).flatten(0, 1)
+def exact_answers(system: System, uid: str, layer: int, seen_KTT: Tensor | None = None) -> Tensor:
+    """Attention in float64 over the raw keys and values, one row per stored token: [T, H, D].
+
+    seen_KTT: which tokens each row sees; None is all before it that are in the layer's window.
+    """
+    stream, shape, stored = stream_of(uid, system.shape), system.shape, system.stored[uid]
+    query_TKGD = stream.query[layer, :stored].unflatten(1, (shape.kv_heads, -1)).double()
+    key_TKD, value_TKD = (one[layer, :stored].double() for one in (stream.key, stream.value))
+    if seen_KTT is None:
+        gap_TT = torch.arange(stored).unsqueeze(1) - torch.arange(stored)
+        window = shape.window if layer in shape.windowed else stored
+        seen_KTT = ((gap_TT >= 0) & (gap_TT < window)).expand(shape.kv_heads, -1, -1)
+    logits_KGTT = torch.einsum("tkgd,skd->kgts", query_TKGD, key_TKD) * shape.scale
+    weights_KGTT = logits_KGTT.masked_fill(~seen_KTT.unsqueeze(1), -torch.inf).softmax(-1)
+    return torch.einsum("kgts,skd->tkgd", weights_KGTT, value_TKD).flatten(1, 2)
 
 
 def assert_full_budget_is_dense(system: System) -> None:
@@ -60,23 +61,40 @@ def assert_full_budget_is_dense(system: System) -> None:
 def assert_layer_is_dense(system: System, layer: int) -> None:
     """The answers of one layer are dense attention, inside the layer's window if it has one."""
     for uid, answers in system.answers.items():
+        exact_THD = exact_answers(system, uid, layer)
         for position, out_LHD in answers.items():
-            off = (out_LHD[layer] - exact_answer(system, uid, layer, position)).abs().amax()
-            assert off <= TOLERANCE, f"{uid} at {position} is off by {off:.1e}"
+            assert_close(out_LHD[layer], exact_THD[position], f"{uid} at {position}")
 
 
 def assert_answers_are_exact_over_what_was_read(system: System) -> None:
     """Each answer of the sparse path is float64 attention over exactly the tokens it read."""
+    for (uid, layer), seen_KTT in tokens_read(system).items():
+        rows = seen_KTT.any(dim=2).all(dim=0)
+        assert rows.any(), "nothing was read: the law is empty"
+        exact_THD = exact_answers(system, uid, layer, seen_KTT)
+        for position in rows.nonzero().squeeze(1).tolist():
+            out_HD = system.answers[uid][position][layer]
+            assert_close(out_HD, exact_THD[position], f"{uid} at {position}")
+
+
+def tokens_read(system: System) -> dict[tuple[str, int], Tensor]:
+    """By sequence and layer, which tokens each row of the sparse path read: bool [K, T, T]."""
+    found: dict[tuple[str, int], Tensor] = {}
     for read in system.reads:
-        shape = (len(read.uids), system.shape.kv_heads, -1)
-        seen_BKM = read.seen_R.view(shape)
+        seen_BKM = read.seen_R.view(len(read.uids), system.shape.kv_heads, -1)
         times_BKMT = read.times_RT.view(*seen_BKM.shape, -1)
         for uid, seen_KM, times_KMT in zip(read.uids, seen_BKM, times_BKMT, strict=True):
-            for m, position in enumerate((seen_KM[0] - 1).tolist()):
-                seen_KT = times_KMT[:, m, : position + 1].bool()
-                exact = exact_answer(system, uid, read.layer, position, seen_KT)
-                off = (system.answers[uid][position][read.layer] - exact).abs().amax()
-                assert off <= TOLERANCE, f"{uid} at {position} is off by {off:.1e}"
+            stored = system.stored[uid]
+            empty_KTT = torch.zeros(len(seen_KM), stored, stored, dtype=torch.bool)
+            seen_KTT = found.setdefault((uid, read.layer), empty_KTT)
+            seen_KTT[:, seen_KM[0] - 1] = times_KMT[..., :stored].bool()
+    return found
+
+
+def assert_close(one: Tensor, other: Tensor, what: str, tolerance: float = TOLERANCE) -> None:
+    """Equal within a tolerance, and NaN nowhere."""
+    off = (one - other).abs().amax()
+    assert off <= tolerance, f"{what} is off by {off:.1e}"
 
 
 def assert_same_answers(one: Answers, other: Answers, tolerance: float = TOLERANCE) -> None:
@@ -85,8 +103,8 @@ def assert_same_answers(one: Answers, other: Answers, tolerance: float = TOLERAN
     for uid in one:
         assert one[uid].keys() == other[uid].keys(), uid
         for position in one[uid]:
-            off = (one[uid][position] - other[uid][position]).abs().amax()
-            assert off <= tolerance, f"{uid} at {position} differs by {off:.1e}"
+            pair = one[uid][position], other[uid][position]
+            assert_close(*pair, f"{uid} at {position}", tolerance)
 
 
 def assert_moved(system: System) -> None:

@@ -65,8 +65,10 @@ def ground() -> recipe.Ground:
 @pytest.fixture(scope="module")
 def schedule() -> list[ScheduledStage]:
     stages = read_schedule(DEFAULT_SCHEDULE, TINY)
-    small = {"batch_tokens": 256, "num_probe_samples": 1}
-    return [replace(item, stage=replace(item.stage, **small)) for item in stages]
+    return [
+        replace(item, stage=replace(item.stage, batch_tokens=256, num_probe_samples=1))
+        for item in stages
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +155,8 @@ def test_a_few_steps_lower_the_loss(
         Source(ground.words, stage.dialect), ["repeat"] * 8, 128, Spread(), random.Random(0)
     )
     before = answer_loss(model, batch)
-    phase = replace(stage.phases[0], num_tokens=9 * 2560)
-    stage = replace(stage, phases=[phase], batch_tokens=2560)
+    phase = replace(stage.phases[0], num_tokens=12 * 640)
+    stage = replace(stage, phases=[phase], batch_tokens=640)
     train_stage(model, ground.words, stage, random.Random(0), print)
     assert answer_loss(model, batch).loss < before.loss - 0.2
 

@@ -1,0 +1,50 @@
+"""Engines for benchmarks, composed from `conf/` like any other."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from backends.attention.select import choose_kernel
+from backends.transformers.engine import TransformersBackend
+from backends.transformers.loading import ModelInfo
+from harness.cell import DENSE
+from harness.preflight import Plan, plan_for
+from harness.settings import Settings, validated
+from harness.system import ROOT, assemble, choose_device, describe, load
+from sparse_algos.base import Algorithm
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A loaded model, and sizes for sequences of one length."""
+
+    settings: Settings
+    info: ModelInfo
+    model: Any
+    plan: Plan
+
+    def engine(self, algorithm: Algorithm = DENSE) -> TransformersBackend:
+        """An engine of its own memory."""
+        geometry = self.plan.geometry
+        kernel = choose_kernel(
+            self.settings.backend.kernel,
+            device=geometry.device,
+            dtype=geometry.dtype,
+            head_dim=geometry.head_dim,
+            page_size=geometry.page_tokens,
+        )
+        return assemble(self.settings, algorithm, self.plan, self.info, self.model, kernel)
+
+
+def make_bench(overrides: list[str], max_tokens: int) -> Bench:
+    """Compose, load, and size the memory."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = OmegaConf.to_container(compose("run", overrides), resolve=True)
+    assert isinstance(config, dict)
+    settings = validated({str(key): value for key, value in config.items()})
+    device = choose_device(settings.backend.device)
+    info = describe(settings, vocab_size=4096)
+    plan = plan_for(settings, DENSE, info, max_tokens, device)
+    return Bench(settings, info, load(settings, info, device), plan)
