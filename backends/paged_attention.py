@@ -180,7 +180,7 @@ class PagedAttention:
         rows_R = batch.rows_R + layer * self.memory.table.num_rows
         summaries = self.index.read(rows_R, -(-batch.longest // retrieve.partition_size))
         query_RQD = query_NGD.view(len(rows_R), -1, query_NGD.shape[-1])
-        scores_NGP = retrieve.score(summaries, query_RQD).view(*query_NGD.shape[:2], -1)
+        scores_NGP = retrieve.score(summaries, query_RQD).reshape(*query_NGD.shape[:2], -1)
         rows = batch.query_rows(layer)
         alive = self.memory.table.alive(rows)
         if alive is not None and retrieve.partition_size != self._size:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
 class Part(BaseModel):
     """A piece of a record: no unknown key, no silent conversion, no NaN or infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def refuse_non_finite(value: JsonValue) -> JsonValue:

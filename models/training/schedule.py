@@ -1,17 +1,16 @@
 """The schedule file: which stages there are, in order, and what each starts from."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from omegaconf import OmegaConf
-
 from models.training.dialect import Dialect, KeyKind
 from models.training.tasks import NEEDLE_TASKS, TASKS
 from models.training.train import Phase, Stage
 
-DEFAULT_SCHEDULE = Path(__file__).with_name("schedule.yaml")
+DEFAULT_SCHEDULE = Path(__file__).with_name("schedule.toml")
 
 Start = Literal["structured_init", "previous", "front_layers", "wide_lookback"]
 Vocabulary = Literal["words", "bytes"]
@@ -31,13 +30,21 @@ def read_schedule(path: Path, scale: float) -> list[ScheduledStage]:
     """All stages of a schedule file, with `scale` times the tokens it gives."""
     if not scale > 0:
         raise ValueError(f"scale={scale} leaves nothing to train; give a scale above 0")
-    content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    return [_scheduled(values, scale) for values in content["stages"]]
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    dialects = {name: Dialect.from_mapping(values) for name, values in content["dialects"].items()}
+    return [_scheduled(values, dialects, scale) for values in content["stages"]]
 
 
-def _scheduled(values: Mapping[str, Any], scale: float) -> ScheduledStage:
+def _scheduled(
+    values: Mapping[str, Any], dialects: Mapping[str, Dialect], scale: float
+) -> ScheduledStage:
     name = values["name"]
-    for key, known in (("start", get_args(Start)), ("vocabulary", get_args(Vocabulary))):
+    choices = {
+        "start": get_args(Start),
+        "vocabulary": get_args(Vocabulary),
+        "dialect": tuple(dialects),
+    }
+    for key, known in choices.items():
         if values[key] not in known:
             raise ValueError(f"stage {name}: {key}={values[key]!r}; take one of {known}")
     for phase in values["phases"]:
@@ -51,7 +58,7 @@ def _scheduled(values: Mapping[str, Any], scale: float) -> ScheduledStage:
             phases=[_phase(phase, scale) for phase in values["phases"]],
             decay_share=values["decay_share"],
             probe_tokens=values["probe_tokens"],
-            dialect=Dialect.from_mapping(values.get("dialect", {})),
+            dialect=dialects[values["dialect"]],
         ),
     )
 

@@ -34,5 +34,5 @@ class OracleTopK(Retriever):
 
     def score(self, summaries: Summaries, query_RQD: Tensor) -> Tensor:
         """The attention logits, q.k / sqrt(D)."""
-        logits_RQP = torch.matmul(query_RQD, summaries["key"].transpose(1, 2)).float()
-        return logits_RQP * query_RQD.shape[-1] ** -0.5
+        logits_RPQ = torch.matmul(summaries["key"], query_RQD.transpose(1, 2))
+        return logits_RPQ.transpose(1, 2).float() * query_RQD.shape[-1] ** -0.5

@@ -10,15 +10,13 @@ from torch import Tensor
 
 from backends.attention.base import Attended, FrameSelection
 from backends.attention.reference import Reference
-from backends.base import Request
 from backends.batch import Batch
 from backends.paged_attention import PagedAttention
 from backends.transformers.loading import ModelInfo
 from harness.build import build_algorithm
-from harness.preflight import preflight
+from harness.preflight import plan_for
 from harness.settings import Settings
 from harness.system import assemble
-from harness.workload import Item, Workload
 from memory_tiers.page_table import PageTable
 from sparse_algos.base import Algorithm
 
@@ -244,18 +242,10 @@ def build_system(
 ) -> System:
     """The system that the harness would assemble, with a watched kernel and no model."""
     algorithm = algorithm or algorithm_with(settings, budget_tokens)
-    request = Request(
-        uid="longest",
-        prompt_ids=(0,) * (MAX_TOKENS - 1),
-        num_context=0,
-        max_new_tokens=1,
-        stop_ids=frozenset(),
-    )
-    workload: Any = Workload(None, (Item(None, request),))  # type: ignore[arg-type]
-    plan = preflight(settings, algorithm, shape.info, workload, torch.device("cpu"))
+    plan = plan_for(settings, algorithm, shape.info, MAX_TOKENS, torch.device("cpu"))
     watcher = Watcher()
     engine = assemble(settings, algorithm, plan, shape.info, NoModel(shape.layers), watcher)
-    attention = engine._attention
+    attention = engine.attention
     watcher.table = attention.memory.table
     slots = list(range(plan.sequences))[::-1]
     return System(attention, watcher, shape, settings.backend.chunk_tokens, slots)

@@ -1,0 +1,144 @@
+"""Laws of the cache manager: plans, frames, counters, over every tier and cache in conf/."""
+
+import random
+from collections import Counter
+
+import pytest
+import torch
+
+import memory_tiers.manager
+from memory_tiers.copies import copy_pages
+from tests.laws.configs import CACHES, HIERARCHIES, options, settings_of
+from tests.laws.laws import (
+    TIGHT_BUDGET,
+    assert_frames_are_conserved,
+    assert_planning_moves_nothing,
+    converse,
+    names,
+    page_bytes,
+)
+from tests.laws.system import MAX_TOKENS, Shape, System, build_system
+
+SHAPE = Shape()
+PAGE_BYTES = 16 * 2 * SHAPE.head_dim * 4
+FAST_PAGES = 30
+hierarchies = pytest.mark.parametrize("tier", HIERARCHIES)
+caches = pytest.mark.parametrize("cache", CACHES)
+
+
+def small_system(algo: str, tier: str, cache: str) -> System:
+    fast_bytes = FAST_PAGES * PAGE_BYTES
+    return build_system(
+        settings_of(algo, "auto", tier, cache, fast_bytes=fast_bytes), SHAPE, TIGHT_BUDGET
+    )
+
+
+def partly_resident(system: System, count: int, seed: int) -> torch.Tensor:
+    """Ids of stored pages, some in the fast tier and some only below it."""
+    memory = system.memory
+    stored_N = (memory.table.frame_TP >= 0).any(0).nonzero().squeeze(1)
+    resident = memory.table.frame_TP[0, stored_N] >= 0
+    generator = torch.Generator().manual_seed(seed)
+    halves = []
+    for half_N in (stored_N[resident], stored_N[~resident]):
+        halves.append(half_N[torch.randperm(len(half_N), generator=generator)[: count // 2]])
+    return torch.cat(halves)
+
+
+@hierarchies
+@caches
+@pytest.mark.parametrize("seed", range(3))
+def test_planning_moves_nothing(tier, cache, seed):
+    system = small_system("quest", tier, cache)
+    system.context("long", 150)
+    system.context("middle", 60)
+    assert_planning_moves_nothing(system, partly_resident(system, 16, seed))
+
+
+@hierarchies
+@caches
+def test_a_plan_takes_the_pages_it_wants_from_nobody(tier, cache):
+    system = small_system("dense", tier, cache)
+    system.context("long", 150)
+    wanted_N = partly_resident(system, 2 * FAST_PAGES, seed=0)[-FAST_PAGES:]
+    plan = system.memory.plan(wanted_N)
+    assert not set(plan.victims_N.tolist()) & set(wanted_N.tolist())
+    system.memory.execute(plan)
+    assert (system.memory.table.frame_TP[0, wanted_N] >= 0).all()
+
+
+@hierarchies
+@caches
+@pytest.mark.parametrize("algo", ["dense", "quest", "streaming"])
+def test_bytes_moved_are_those_of_the_copies(tier, cache, algo, monkeypatch):
+    seen: Counter[str] = Counter()
+
+    def watched(source, from_N, target, to_N, counters):
+        moved = source.pool_FPSD[from_N].nbytes
+        seen.update({f"{source.name}->{target.name}": moved} if moved else {})
+        copy_pages(source, from_N, target, to_N, counters)
+        assert torch.equal(source.pool_FPSD[from_N], target.pool_FPSD[to_N])
+
+    monkeypatch.setattr(memory_tiers.manager, "copy_pages", watched)
+    system = converse(small_system(algo, tier, cache))
+    assert seen.total() > 0
+    assert system.memory.counters.current.bytes_moved == seen
+
+
+@pytest.mark.parametrize("tier", options("tier"))
+@caches
+@pytest.mark.parametrize("algo", ["dense", "quest", "streaming"])
+@pytest.mark.parametrize("seed", range(2))
+def test_frames_are_conserved(tier, cache, algo, seed):
+    is_small = tier in HIERARCHIES
+    system = small_system(algo, tier, cache) if is_small else roomy_system(algo, tier, cache)
+    memory = system.memory
+    live_randomly(system, random.Random(seed))
+    for uid in list(system.holds):
+        system.release(uid)
+        assert_frames_are_conserved(memory)
+    assert all(tier.num_free == tier.num_frames for tier in memory.tiers)
+    assert (memory.table.frame_TP < 0).all() and not memory.table.dirty_P.any()
+    assert memory.table.dead_P is None or not memory.table.dead_P.any()
+    assert memory.tiers[0].frame_bytes == page_bytes(system) == PAGE_BYTES
+    assert all(tier.peak_bytes > 0 for tier in memory.tiers)
+    if is_small:
+        assert memory.tiers[0].peak_bytes <= FAST_PAGES * PAGE_BYTES
+
+
+@hierarchies
+@caches
+def test_a_page_that_did_not_change_is_not_written_back_twice(tier, cache):
+    system = small_system("dense", tier, cache)
+    system.context("long", 150)
+    fast, lower = names(system)
+    pages_N = (system.memory.table.frame_TP >= 0).any(0).nonzero().squeeze(1)
+    first_N, second_N = pages_N[:FAST_PAGES], pages_N[-FAST_PAGES:]
+    for wanted_N in (first_N, second_N, first_N):
+        system.memory.fetch(wanted_N)
+    moved = system.memory.counters.current.bytes_moved
+    before = Counter(moved)
+    for wanted_N in (second_N, first_N):
+        system.memory.fetch(wanted_N)
+    assert moved[f"{fast}->{lower}"] == before[f"{fast}->{lower}"] > 0
+    assert moved[f"{lower}->{fast}"] - before[f"{lower}->{fast}"] == 2 * FAST_PAGES * PAGE_BYTES
+
+
+def roomy_system(algo: str, tier: str, cache: str) -> System:
+    return build_system(settings_of(algo, "auto", tier, cache), SHAPE, TIGHT_BUDGET)
+
+
+def live_randomly(system: System, choices: random.Random) -> None:
+    """Sequences are admitted, grow, and are released, in any order."""
+    for number in range(60):
+        live = [uid for uid in system.holds if system.stored[uid] < MAX_TOKENS - 20]
+        action = choices.choice(["admit", "decode", "question", "decode", "release"])
+        if action == "admit" and system.slots:
+            system.context(f"sequence {number}", choices.randint(1, 110))
+        elif action == "decode" and live:
+            system.decode(*choices.sample(live, choices.randint(1, len(live))))
+        elif action == "question" and live:
+            system.question(choices.choice(live), choices.randint(1, 20))
+        elif action == "release" and system.holds:
+            system.release(choices.choice(list(system.holds)))
+        assert_frames_are_conserved(system.memory)
