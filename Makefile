@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test check lint types imports spelling format model bench clean
+.PHONY: help install install-dev run test check lint types imports spelling format model bench readme clean
 
 help: ## Show what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ types: $(VENV)/.installed-dev
 imports: $(VENV)/.installed-dev
 	@echo "import-linter: layers"
 	@$(VENV)/bin/lint-imports --no-logo
+
+readme: $(VENV)/.installed ## Write the tree of the README anew
+	@$(PY) tools/readme_tree.py
 
 spelling: $(VENV)/.installed-dev
 	@echo "typos: spelling"

@@ -260,8 +260,8 @@ class PagedAttention:
         count, geometry = self.memory.counters.current, self.memory.geometry
         before = batch.longest - batch.new
         window = self.rules.window_of(layer)
-        seen = before if window is None else min(before, window)
-        pages = -(-seen // self._size) * geometry.num_kv_heads
+        first = 0 if window is None else max(0, before - window + 1) // self._size
+        pages = (-(-before // self._size) - first) * geometry.num_kv_heads
         count.pages_read += pages
         count.bytes_read += pages * geometry.page_bytes
 

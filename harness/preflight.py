@@ -111,12 +111,15 @@ def _needed(settings: Settings, algorithm: Algorithm, plan: Plan) -> tuple[int, 
     heads, size = geometry.num_kv_heads, geometry.page_tokens
     chunk = min(settings.backend.chunk_tokens, plan.max_tokens)
     chunk_pages = heads * min(-(-chunk // size) + 1, -(-plan.max_tokens // size))
-    needs = [(chunk_pages, f"{heads} kv heads x a chunk of {chunk} tokens")]
+    rows = plan.sequences * heads
+    needs = [
+        (chunk_pages, f"{heads} kv heads x a chunk of {chunk} tokens"),
+        (rows, f"{rows} rows that append a token"),
+    ]
     if algorithm.retrieve is not None:
         tokens = min(algorithm.retrieve.most_tokens(plan.max_tokens), plan.max_tokens)
         pages = -(-tokens // algorithm.retrieve.partition_size)
         pages = min(pages, -(-plan.max_tokens // size))
-        rows = plan.sequences * heads
         needs.append((rows * pages, f"{rows} rows x {tokens} selected tokens"))
     return max(needs)
 

@@ -1,9 +1,9 @@
 """What a record says of the system that ran, and what a reader must know about it."""
 
+from importlib.metadata import version
 from typing import Any
 
 import torch
-import transformers
 
 from backends.transformers.loading import ModelInfo, weights_sha256
 from harness.record import BackendInfo, Budget, System
@@ -20,7 +20,7 @@ def system_facts(settings: Settings, info: ModelInfo, kernel: str, model: Any) -
         cache=settings.cache.name,
         partition=settings.partition.name,
         backend=BackendInfo(
-            name=settings.backend.name, version=transformers.__version__, kernel=kernel
+            name=settings.backend.name, version=version(settings.backend.name), kernel=kernel
         ),
         model=ModelFacts(
             id=info.name,

@@ -158,7 +158,8 @@ class Retriever(ABC):
         return exists_RP, forced_RP
 
     def _within_share(self, columns: int, visible: Visible) -> Tensor:
-        tokens_R = (visible.num_tokens_R * float(self.budget_tokens)).ceil().long()
+        # In float64, as most_tokens counts: float32 makes 4 tokens of 0.3 x 10.
+        tokens_R = (visible.num_tokens_R.double() * self.budget_tokens).ceil().long()
         allowed_R = tokens_R.clamp(min=self.least_budget) // self.partition_size
         return torch.arange(columns, device=allowed_R.device) < allowed_R.unsqueeze(1)
 

@@ -193,6 +193,17 @@ def assert_frames_are_conserved(memory: Any) -> None:
         assert torch.cat((held_N, free_N)).unique().numel() == tier.num_frames
 
 
+def assert_summaries_are_given_back(system: System) -> None:
+    """One sequence after the other, each in another slot, takes the summaries of one."""
+    index, peaks = system.attention.index, []
+    for uid in ("long", "middle-long", "the other long"):
+        system.context(uid, LENGTHS["long"])
+        peaks.append(index.peak_segments)
+        system.release(uid)
+        system.slots.insert(0, system.slots.pop())
+    assert 0 < peaks[0] == peaks[-1], f"segments in use: {peaks}"
+
+
 def assert_reads_are_counted(system: System) -> None:
     """Pages and bytes read are what the kernel was told to read."""
     count = system.memory.counters.current
@@ -216,7 +227,9 @@ def assert_evicted_tokens_are_gone(system: System) -> None:
     memory, budget = system.memory, system.attention.algorithm.evict.budget_tokens
     size, table = memory.geometry.page_tokens, memory.table
     rows, dropped = table.frame_TP.shape[1] // table.pages_per_row, 0
-    dead_P = torch.zeros_like(table.dirty_P, dtype=torch.int64) if table.dead_P is None else table.dead_P
+    dead_P = (
+        torch.zeros_like(table.dirty_P, dtype=torch.int64) if table.dead_P is None else table.dead_P
+    )
     live_PS = (~dead_P.unsqueeze(1) >> torch.arange(size) & 1).view(rows, -1)
     framed_P = (table.frame_TP >= 0).any(0)
     for uid, slot in system.holds.items():

@@ -171,11 +171,11 @@ class System:
                 self.holds[uid], self.stored[uid] = self.slots.pop(), 0
         stored = [self.stored[uid] for uid in uids]
         slots_B = torch.tensor([self.holds[uid] for uid in uids])
-        batch = Batch(
-            self.memory.table, slots_B, torch.tensor(stored), new, max(stored) + new
-        )
+        batch = Batch(self.memory.table, slots_B, torch.tensor(stored), new, max(stored) + new)
         layers = [
-            self._layer(layer, batch, uids, dense or not (is_decode or self.attention.acts_on(layer)))
+            self._layer(
+                layer, batch, uids, dense or not (is_decode or self.attention.acts_on(layer))
+            )
             for layer in range(self.shape.layers)
         ]
         for uid, out_LMHD in zip(uids, torch.stack(layers, 1), strict=True):

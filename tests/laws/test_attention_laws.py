@@ -17,6 +17,7 @@ from tests.laws.laws import (
     assert_moved,
     assert_reads_are_counted,
     assert_same_answers,
+    assert_summaries_are_given_back,
     assert_within_budget,
     converse,
     replay_alone,
@@ -30,7 +31,9 @@ SHAPES = {
     "four": Shape(group=4),
     "a window on layer 1": Shape(windowed=frozenset({1}), window=20),
 }
-EVICTORS = [name for name in ALGORITHMS if algorithm_with(settings_of(name), None).evict is not None]
+EVICTORS = [
+    name for name in ALGORITHMS if algorithm_with(settings_of(name), None).evict is not None
+]
 RETRIEVING = [
     name for name in ALGORITHMS if algorithm_with(settings_of(name), None).retrieve is not None
 ]
@@ -63,7 +66,9 @@ def test_every_option_can_be_placed():
 @placements
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_a_full_budget_is_dense_attention(algo, partition, shape):
-    assert_full_budget_is_dense(converse(build_system(settings_of(algo, partition), shape, FULL_BUDGET)))
+    assert_full_budget_is_dense(
+        converse(build_system(settings_of(algo, partition), shape, FULL_BUDGET))
+    )
 
 
 @placements
@@ -91,6 +96,20 @@ def test_no_head_reads_more_than_its_budget(algo, partition, budget):
 def test_an_answer_is_exact_attention_over_what_was_read(algo, partition):
     system = converse(build_system(settings_of(algo, partition), SHAPE, TIGHT_BUDGET))
     assert_answers_are_exact_over_what_was_read(system)
+
+
+@placements
+@pytest.mark.parametrize("length", [15, 16, 17, 20, 31, 33, 48])
+def test_a_window_reads_no_page_that_it_cannot_see(algo, partition, length):
+    system = build_system(settings_of(algo, partition), Shape(windowed=frozenset({1}), window=8))
+    system.context("long", length)
+    system.context("long", 5)
+    system.question("long", 3)
+    system.decode("long")
+    assert_reads_are_counted(system)
+    windowed = [read for read in system.reads if read.layer == 1]
+    assert windowed
+    assert all((read.times_RT.sum(1) == 8).all() for read in windowed)
 
 
 @placements
@@ -143,6 +162,11 @@ def test_a_reused_slot_shows_no_trace_of_its_last_sequence(algo, partition):
     replay_alone(fresh, "middle")
     replay_alone(used, "middle")
     assert_same_answers(fresh.answers, {"middle": used.answers["middle"]}, tolerance=0.0)
+
+
+@pytest.mark.parametrize("algo", RETRIEVING)
+def test_a_sequence_that_left_gives_back_its_summaries(algo):
+    assert_summaries_are_given_back(build_system(settings_of(algo), SHAPE, TIGHT_BUDGET))
 
 
 @placements

@@ -85,6 +85,15 @@ def test_bytes_moved_are_those_of_the_copies(tier, cache, algo, monkeypatch):
     assert system.memory.counters.current.bytes_moved == seen
 
 
+def test_a_batch_that_cannot_append_at_one_time_is_refused_before_it_runs():
+    with pytest.raises(ValueError, match=r"tier\.hbm\.size=\S+ holds 5 pages, .* needs 6 "):
+        build_system(
+            settings_of("dense", tier="hbm+cpu", fast_bytes=5 * PAGE_BYTES, chunk_tokens=16), SHAPE
+        )
+    fits = settings_of("dense", tier="hbm+cpu", fast_bytes=6 * PAGE_BYTES, chunk_tokens=16)
+    converse(build_system(fits, SHAPE))
+
+
 @pytest.mark.parametrize("tier", options("tier"))
 @caches
 @pytest.mark.parametrize("algo", ["dense", "quest", "streaming"])
