@@ -110,6 +110,7 @@ class PagedAttention:
             batch.write_slots_N,
             _by_row(key_NKD, batch.new),
             _by_row(value_NKD, batch.new),
+            shared=batch.new > 1,
         )
         self._index(layer, batch, key_NKD)
 

@@ -98,9 +98,20 @@ class CacheManager:
         count.pages_hit += wanted_N.numel() - plan.loads_N.numel()
         return self.execute(plan)
 
-    def write(self, pages_N: Tensor, slots_N: Tensor, key_ND: Tensor, value_ND: Tensor) -> None:
-        """Store keys and values in slots of pages, which become resident first."""
-        self.execute(self.plan(pages_N.unique()))
+    def write(
+        self,
+        pages_N: Tensor,
+        slots_N: Tensor,
+        key_ND: Tensor,
+        value_ND: Tensor,
+        *,
+        shared: bool = True,
+    ) -> None:
+        """Store keys and values in slots of pages, which become resident first.
+
+        shared: whether several of the tokens may go to one page.
+        """
+        self.execute(self.plan(pages_N.unique() if shared else pages_N))
         frames_N = self.table.frame_TP[0, pages_N]
         self.pool_FPSD[frames_N, 0, slots_N] = key_ND
         self.pool_FPSD[frames_N, 1, slots_N] = value_ND

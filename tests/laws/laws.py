@@ -118,7 +118,7 @@ def assert_moved(system: System) -> None:
 
 
 def assert_within_budget(system: System) -> None:
-    """No row reads more tokens than it may, none twice, none of another row, and some are skipped."""
+    """No row reads too many tokens, none twice, none of another row, and some are skipped."""
     algorithm, skipped = system.attention.algorithm, 0
     for read in system.reads:
         assert read.strays == 0, "a page of another row or layer was read"
@@ -223,7 +223,7 @@ def names(system: System) -> Sequence[str]:
 
 
 def assert_evicted_tokens_are_gone(system: System) -> None:
-    """No row holds more tokens than the evictor's budget, and pages without tokens have no frame."""
+    """No row holds more than the evictor's budget, and pages without tokens have no frame."""
     memory, budget = system.memory, system.attention.algorithm.evict.budget_tokens
     size, table = memory.geometry.page_tokens, memory.table
     rows, dropped = table.frame_TP.shape[1] // table.pages_per_row, 0

@@ -1,7 +1,7 @@
 """Each law, broken once on purpose: a law that cannot fail proves nothing."""
 
 from dataclasses import replace
-from itertools import permutations, product
+from itertools import product
 from typing import Any
 
 import pytest
@@ -89,7 +89,7 @@ def test_a_kernel_that_scales_wrongly_answers_something_else(monkeypatch):
         assert_answers_are_exact_over_what_was_read(converse(system_of("streaming")))
 
 
-def test_a_copy_that_forgets_a_page_changes_the_answer(monkeypatch):
+def test_a_copy_that_mixes_up_pages_changes_the_answer(monkeypatch):
     monkeypatch.setattr(
         memory_tiers.manager,
         "copy_pages",
@@ -220,6 +220,7 @@ class Newest(Lru):
 
 
 def fill(policy: EvictionPolicy) -> None:
+    """The last step wants a page that is the oldest, and one that is absent."""
     cache = Cache(policy, 3)
     for pages in ([0], [1], [2], [0, 3]):
         cache.ask(pages)
@@ -228,13 +229,7 @@ def fill(policy: EvictionPolicy) -> None:
 def test_a_policy_that_evicts_pinned_frames_is_refused():
     fill(Lru())
     with pytest.raises(AssertionError, match="a pinned frame was given up"):
-        fill_with_old_pin(Greedy())
-
-
-def fill_with_old_pin(policy: EvictionPolicy) -> None:
-    cache = Cache(policy, 3)
-    for pages in ([0], [1], [2], [0, 1, 4], [4, 5, 2]):
-        cache.ask(pages)
+        fill(Greedy())
 
 
 def test_a_policy_that_evicts_the_newest_is_not_lru():
@@ -248,8 +243,7 @@ def test_a_policy_that_evicts_the_newest_is_not_lru():
 @pytest.mark.parametrize("seed", range(5))
 def test_belady_is_the_best_of_all_choices(seed):
     trace = torch.randint(0, 4, (9,), generator=torch.Generator().manual_seed(seed)).tolist()
-    orders = permutations(range(2))
-    assert belady_misses(trace, 2) == min(brute_force(trace, 2), 99) and list(orders)
+    assert belady_misses(trace, 2) == brute_force(trace, 2)
 
 
 def brute_force(trace: list[int], num_frames: int) -> int:

@@ -1,0 +1,42 @@
+"""StreamingLLM keeps exactly its sinks and its window."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparse_algos.evict.streaming import Streaming
+
+NUM_SLOTS = 64
+examples = settings(max_examples=100, deadline=None, derandomize=True)
+
+
+@examples
+@given(
+    lengths=st.lists(st.integers(0, NUM_SLOTS), min_size=1, max_size=4),
+    budget=st.integers(6, 80),
+    sinks=st.integers(0, 4),
+    share=st.floats(0, 1),
+)
+def test_it_keeps_sinks_and_window_and_nothing_else(lengths, budget, sinks, share):
+    streaming = Streaming(budget_tokens=budget, sinks=sinks)
+    coming = max(1, round(share * streaming.most_rows))
+    kept_RT = streaming.keep(torch.tensor(lengths), coming, NUM_SLOTS)
+    for length, kept_T in zip(lengths, kept_RT, strict=True):
+        window = budget - sinks - coming
+        expected = {*range(min(sinks, length)), *range(max(0, length - window), length)}
+        assert set(kept_T[:length].nonzero().squeeze(1).tolist()) == expected
+        assert len(expected) + coming <= budget
+        # What comes is never dropped before it is there.
+        assert kept_T[length:].all()
+
+
+@pytest.mark.parametrize("budget", [6, 7, 64, 256])
+def test_a_step_never_pushes_out_its_whole_window(budget):
+    streaming = Streaming(budget_tokens=budget, sinks=4)
+    kept_1T = streaming.keep(torch.tensor([60]), streaming.most_rows, NUM_SLOTS)
+    assert kept_1T[0, 4:60].any()
+
+
+def test_a_budget_that_holds_everything_drops_nothing():
+    assert Streaming(budget_tokens=128, sinks=4).keep(torch.tensor([64]), 60, NUM_SLOTS).all()

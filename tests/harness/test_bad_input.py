@@ -1,0 +1,61 @@
+"""What cannot be served is refused with exit code 2 and one line that names the way out."""
+
+from pathlib import Path
+
+import pytest
+from tests.harness.cli_runs import SMALL, run
+
+REFUSED = {
+    ("algo=qwest",): ("algo=qwest", "quest"),
+    ("algo.retrieve.budget_tokens=0",): ("algo.retrieve.budget_tokens=0", "2048"),
+    ("algo.retrieve.budget_tokens=abc",): ("algo.retrieve.budget_tokens='abc'", "2048"),
+    ("algo.retrieve.budget_tokens=-1",): ("algo.retrieve.budget_tokens=-1", "2048"),
+    ("algo.retrieve.budget_tokens=1.5",): ("algo.retrieve.budget_tokens=1.5", "0.05"),
+    ("algo.retrieve.budget_tokens=32",): ("algo.retrieve.budget_tokens=32", "sinks"),
+    ("algo.retrieve.budgte=1",): ("algo.retrieve.budgte", "--cfg job"),
+    ("nonsense=1",): ("nonsense", "--cfg job"),
+    ("+algo.retrieve.extra=1",): ("algo.retrieve", "extra"),
+    ("+backend.extra=1",): ("backend.extra", "not permitted"),
+    ("model=hf",): ("model.path", "give model.path"),
+    ("model=hf", "model.path=/nowhere/at/all"): ("model.path='/nowhere/at/all'", "give a folder"),
+    ("model=hf", "model.path=no/where"): ("model.path='no/where'", "model.download=true"),
+    ("tier=hbm+cpu", "tier.hbm.size=4KiB"): ("tier.hbm.size=4096B", "raise tier.hbm.size to"),
+    ("tier.hbm.size=64KiB",): ("tier.hbm.size=64KiB", "one step"),
+    ("tier.hbm.size=1MiB",): ("tier.hbm.size=1024KiB", "tier=hbm+cpu"),
+    ("tier.hbm.size=much",): ("tier.hbm.size='much'", "64MiB"),
+    ("task.length=40000",): ("task.length", "32768"),
+    ("task.length=7",): ("task.length=7", "128"),
+    ("backend.max_batch=0",): ("backend.max_batch=0", "greater than 0"),
+    ("backend.chunk_tokens=1.5",): ("backend.chunk_tokens=1.5", "integer"),
+    ("backend.device=cuda",): ("backend.device='cuda'", "cpu"),
+    ("partition.page_tokens=65",): ("partition.page_tokens=65", ""),
+    ("algo.dense_layers=6",): ("algo.dense_layers=6", "algo=dense"),
+    ("algo=oracle_topk", "partition=identity"): ("partition=identity", "partition=auto"),
+    ("algo.retrieve.block_tokens=32",): ("32 tokens", "partition.page_tokens=16"),
+    ("algo.retrieve._target_=os.system",): ("algo.retrieve._target_='os.system'", "sparse_algos"),
+}
+
+
+@pytest.mark.parametrize("overrides", REFUSED, ids=" ".join)
+def test_bad_input_is_refused_in_one_line(
+    overrides: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    small = [one for one in SMALL if one.split("=")[0] not in " ".join(overrides)]
+    code, records = run((*small, *overrides), tmp_path, monkeypatch)
+    shown = capsys.readouterr()
+    assert code == 2
+    assert shown.err.startswith("kvloom: ")
+    assert shown.err.count("\n") == 1, shown.err
+    assert "Traceback" not in shown.err + shown.out
+    for part in REFUSED[overrides]:
+        assert part in shown.err
+    assert records == []
+
+
+def test_good_input_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, records = run(SMALL, tmp_path, monkeypatch)
+    assert code == 0
+    assert len(records) == 1
