@@ -50,6 +50,11 @@ class Batch:
         """Slot in that page, int64 [R * M]."""
         return (self.positions_RM % self.table.geometry.page_tokens).flatten()
 
+    def pages(self, layer: int, start: int, stop: int) -> Tensor:
+        """Ids of pages start .. stop - 1 of each row, int64 [R, stop - start]."""
+        first_R1 = self.table.first_page(layer, self.rows_R).unsqueeze(1)
+        return first_R1 + torch.arange(start, stop, device=first_R1.device)
+
     def stored_rows(self, layer: int) -> Rows:
         """The rows as they were before the step, R of them."""
         return Rows(

@@ -4,7 +4,6 @@ Index = build or append, Offload = write, Select = score and select, Retrieve = 
 Attention = attend: the five operations of SPIN (arXiv:2604.26837, section 4.1).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from backends.attention.base import Attended, AttentionKernel, FrameSelection, merge
 from backends.batch import Batch
+from backends.chunk_attention import ChunkAttention
 from memory_tiers.base import PageSelection, PartitionMapper
 from memory_tiers.manager import CacheManager
 from memory_tiers.summary_store import SummaryStore
@@ -70,12 +70,9 @@ class PagedAttention:
         """A chunk of one sequence that sees everything before it: [M, H, D]."""
         assert batch.slots_B.numel() == 1
         self.store(layer, batch, key_MKD, value_MKD)
-        query_KQD = _fold(query_MHD, self.memory.geometry.num_kv_heads)
-        attended = self._own(layer, query_KQD, key_MKD, value_MKD, scale)
-        for part in self._past(layer, batch, query_KQD, scale):
-            attended = merge(attended, part)
-        self._count_dense(layer, batch)
-        return _unfold(attended.out, query_MHD.shape)
+        window = self.rules.window_of(layer)
+        chunk = ChunkAttention(self.memory, self.kernel)
+        return chunk.attend(layer, batch, query_MHD, key_MKD, value_MKD, scale, window)
 
     def sparse(
         self,
@@ -159,7 +156,7 @@ class PagedAttention:
         assert self.index is not None
         size, stop = retrieve.partition_size, batch.longest
         first_page = (stop - batch.new) // self._size
-        pages_KP = self._pages(layer, batch, first_page, -(-stop // self._size))
+        pages_KP = batch.pages(layer, first_page, -(-stop // self._size))
         frames_KP = self.memory.table.frame_TP[0, pages_KP]
         keys_KTD = self.memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
         partition_P = torch.arange(
@@ -208,64 +205,6 @@ class PagedAttention:
         assert attended is not None, "a row always sees itself"
         return attended
 
-    def _own(
-        self, layer: int, query_KQD: Tensor, key_MKD: Tensor, value_MKD: Tensor, scale: float
-    ) -> Attended:
-        """Attention inside a chunk."""
-        row_M = torch.arange(len(key_MKD), device=key_MKD.device)
-        gap_MT = row_M.unsqueeze(1) - row_M
-        mask_MT = self._in_sight(layer, gap_MT)
-        mask_QT = mask_MT.repeat(query_KQD.shape[1] // len(key_MKD), 1)
-        key_KMD, value_KMD = key_MKD.transpose(0, 1), value_MKD.transpose(0, 1)
-        return self.kernel.prefill(query_KQD, key_KMD, value_KMD, mask_QT, scale)
-
-    def _past(
-        self, layer: int, batch: Batch, query_KQD: Tensor, scale: float
-    ) -> Iterator[Attended]:
-        """Attention of a chunk to what was stored before it, in waves of pages."""
-        before = batch.longest - batch.new
-        window = self.rules.window_of(layer)
-        first = 0 if window is None else max(0, before - window + 1) // self._size
-        last = -(-before // self._size)
-        step = max(1, self.memory.num_fast_frames // self.memory.geometry.num_kv_heads)
-        for start in range(first, last, step):
-            stop = min(start + step, last)
-            pages_KP = self._pages(layer, batch, start, stop)
-            self.memory.fetch(pages_KP.flatten())
-            frames_KP = self.memory.table.frame_TP[0, pages_KP]
-            tokens = min(stop * self._size, before) - start * self._size
-            key_KTD = self.memory.pool_FPSD[frames_KP, 0].flatten(1, 2)[:, :tokens]
-            value_KTD = self.memory.pool_FPSD[frames_KP, 1].flatten(1, 2)[:, :tokens]
-            mask_QT = None
-            if window is not None:
-                mask_QT = self._past_mask(layer, batch, start * self._size, tokens, query_KQD)
-            yield self.kernel.prefill(query_KQD, key_KTD, value_KTD, mask_QT, scale)
-
-    def _past_mask(
-        self, layer: int, batch: Batch, start: int, tokens: int, query_KQD: Tensor
-    ) -> Tensor:
-        token_T = start + torch.arange(tokens, device=query_KQD.device)
-        gap_MT = batch.positions_RM[0].unsqueeze(1) - token_T
-        return self._in_sight(layer, gap_MT).repeat(query_KQD.shape[1] // batch.new, 1)
-
-    def _in_sight(self, layer: int, gap_MT: Tensor) -> Tensor:
-        window = self.rules.window_of(layer)
-        seen_MT = gap_MT >= 0
-        return seen_MT if window is None else seen_MT & (gap_MT < window)
-
-    def _pages(self, layer: int, batch: Batch, start: int, stop: int) -> Tensor:
-        first_K1 = self.memory.table.first_page(layer, batch.rows_R).unsqueeze(1)
-        return first_K1 + torch.arange(start, stop, device=first_K1.device)
-
-    def _count_dense(self, layer: int, batch: Batch) -> None:
-        count, geometry = self.memory.counters.current, self.memory.geometry
-        before = batch.longest - batch.new
-        window = self.rules.window_of(layer)
-        first = 0 if window is None else max(0, before - window + 1) // self._size
-        pages = (-(-before // self._size) - first) * geometry.num_kv_heads
-        count.pages_read += pages
-        count.bytes_read += pages * geometry.page_bytes
-
     def _count_read(self, batch: Batch, pages: PageSelection) -> None:
         count, read = self.memory.counters.current, pages.pages_N.numel()
         count.pages_read += read
@@ -279,14 +218,3 @@ def _by_row(tensor_NKD: Tensor, new: int) -> Tensor:
     if new == 1:
         return tensor_NKD.flatten(0, 1)
     return tensor_NKD.unflatten(0, (-1, new)).transpose(1, 2).flatten(0, 2)
-
-
-def _fold(query_MHD: Tensor, num_kv_heads: int) -> Tensor:
-    """Queries by kv head, group outermost: [K, G * M, D]."""
-    return query_MHD.unflatten(1, (num_kv_heads, -1)).permute(1, 2, 0, 3).flatten(1, 2)
-
-
-def _unfold(out_KQD: Tensor, shape_MHD: torch.Size) -> Tensor:
-    num_rows, num_heads, _ = shape_MHD
-    out_KGMD = out_KQD.unflatten(1, (num_heads // len(out_KQD), num_rows))
-    return out_KGMD.permute(2, 0, 1, 3).reshape(shape_MHD)

@@ -77,7 +77,11 @@ def prepare(settings: Settings) -> Prepared:
     tokenizer = load_tokenizer(tokenizer_path(settings), download=download)
     info = describe(settings, len(tokenizer))
     workload = make_workload(
-        task, tokenizer, protocol=settings.protocol.name, stop_ids=stop_ids(info.config)
+        task,
+        tokenizer,
+        protocol=settings.protocol.name,
+        temperature=settings.protocol.temperature,
+        stop_ids=stop_ids(info.config),
     )
     plan = preflight(settings, algorithm, info, workload, device)
     kernel = choose_kernel(

@@ -133,6 +133,7 @@ class ProtocolSettings(Strict):
     """Which part of a prompt goes through the algorithm."""
 
     name: Literal["question_sparse", "question_dense"]
+    temperature: float = Field(ge=0, allow_inf_nan=False)
 
 
 class Named(Strict):

@@ -15,7 +15,7 @@ from harness.units import count
 def render(record: RunRecord, console: Console) -> None:
     """Print the arms of a record side by side, and how they were measured."""
     if not record.run.verdict.valid:
-        print_text(console, "INVALID: do not use these numbers", "bold red")
+        print_text(console, "NOT VALID as it stands:", "bold red")
         for reason in record.run.verdict.reasons:
             print_text(console, f"- {reason}", "red")
     print_text(console, title(record), "bold")

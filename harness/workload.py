@@ -41,11 +41,12 @@ def make_workload(
     tokenizer: Any,
     *,
     protocol: Literal["question_sparse", "question_dense"],
+    temperature: float,
     stop_ids: frozenset[int],
 ) -> Workload:
     """Tokenise everything before the clock starts."""
     items = []
-    for source in task.requests(tokenizer):
+    for number, source in enumerate(task.requests(tokenizer)):
         prompt_ids, num_context = _split(source, tokenizer)
         if protocol == "question_dense":
             num_context = len(prompt_ids)
@@ -55,6 +56,8 @@ def make_workload(
             num_context=num_context,
             max_new_tokens=source.max_new_tokens,
             stop_ids=stop_ids,
+            temperature=temperature,
+            seed=number,
         )
         items.append(Item(source, request))
     return Workload(task, tuple(items))

@@ -16,7 +16,7 @@ def next_tokens(logits_BV: Tensor, temperature_B: Tensor, draw_B: Tensor) -> Ten
         return greedy_B
     scaled_BV = logits_BV.float() / temperature_B.clamp(min=1e-6).unsqueeze(1)
     reached_BV = scaled_BV.softmax(dim=-1).cumsum(dim=-1)
-    # Of the total, which rounding leaves beside 1; and beyond what is reached, so never a token of 0.
+    # A share of the total, which rounding leaves beside 1; `right` never draws a token of 0.
     aim_B1 = draw_B.unsqueeze(1) * reached_BV[:, -1:]
     drawn_B = torch.searchsorted(reached_BV, aim_B1, right=True).squeeze(1)
     drawn_B = drawn_B.clamp(max=logits_BV.shape[-1] - 1)

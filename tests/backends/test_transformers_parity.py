@@ -1,5 +1,7 @@
 """Dense attention through our pages is the model's own attention."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -125,3 +127,27 @@ def test_several_engines_share_one_model():
                 engine.step(said)
     assert tokens(events) == alone
     assert tokens(others) != alone
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("num_context", [0, 1])
+def test_a_prompt_of_one_token_is_answered_as_by_the_model(algo, num_context):
+    pair = pair_of("llama")
+    request = replace(requests()[0], prompt_ids=(7,), num_context=num_context)
+    engine = engine_over(pair, settings_of(algo, max_batch=SLOTS), budget_tokens=64)
+    answer = tokens(engine.run([request]))[request.uid]
+    own_AV = own_logits(pair, request.prompt_ids, answer)
+    assert (torch.stack(engine.logits[request.uid]) - own_AV).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_what_is_context_is_dense(algo):
+    pair = pair_of("qwen3")
+    engine = engine_over(pair, settings_of(algo, max_batch=SLOTS), budget_tokens=64)
+    wanted = [replace(one, num_context=len(one.prompt_ids)) for one in requests()]
+    answers = tokens(engine.run(wanted))
+    for request in wanted:
+        # The first token is that of the prompt; the others went through the algorithm.
+        own_V = own_logits(pair, request.prompt_ids, answers[request.uid])[0]
+        assert (engine.logits[request.uid][0] - own_V).abs().max() <= TOLERANCE
+    assert engine.backend.counters.question.rows == 0

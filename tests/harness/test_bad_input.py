@@ -25,6 +25,7 @@ REFUSED = {
     ("tier.hbm.size=much",): ("tier.hbm.size='much'", "64MiB"),
     ("task.length=40000",): ("task.length", "32768"),
     ("task.length=7",): ("task.length=7", "128"),
+    ("protocol.temperature=-1",): ("protocol.temperature=-1", "greater than or equal to 0"),
     ("backend.max_batch=0",): ("backend.max_batch=0", "greater than 0"),
     ("backend.chunk_tokens=1.5",): ("backend.chunk_tokens=1.5", "integer"),
     ("backend.device=cuda",): ("backend.device='cuda'", "cpu"),

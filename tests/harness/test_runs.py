@@ -19,7 +19,7 @@ SYSTEMS = [
     ("algo=oracle_topk", "algo.retrieve.budget_tokens=64"),
     ("algo=streaming", "algo/retrieve=quest", "algo.retrieve.budget_tokens=64"),
     ("algo.retrieve.budget_tokens=0.25", "algo.dense_layers=2"),
-    ("protocol=question_dense",),
+    ("protocol=question_dense", "protocol.temperature=0.7"),
     ("load=batch", "backend.max_batch=2", "backend.chunk_tokens=100"),
     ("backend.kernel=torch", "task.haystack=prose", "task.values=uuids"),
 ]

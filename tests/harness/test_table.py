@@ -87,7 +87,7 @@ def test_more_arms_than_fit_are_folded_and_not_cut() -> None:
 
 
 def test_a_valid_run_is_not_called_invalid() -> None:
-    assert "INVALID" not in rendered(build_record(facts()))
+    assert "NOT VALID" not in rendered(build_record(facts()))
 
 
 def test_an_invalid_run_says_so_before_anything_else() -> None:
@@ -96,7 +96,7 @@ def test_an_invalid_run_says_so_before_anything_else() -> None:
     file = io.StringIO()
     render(record, Console(file=file, width=80, force_terminal=True, color_system="standard"))
     first, reason = file.getvalue().splitlines()[:2]
-    assert "INVALID" in first
+    assert "NOT VALID" in first
     assert "\x1b[1;31m" in first
     assert "\x1b[31m" in reason
     assert "67 % of the output tokens of dense" in rendered(record)

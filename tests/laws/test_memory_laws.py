@@ -8,7 +8,7 @@ import torch
 
 import memory_tiers.manager
 from memory_tiers.copies import copy_pages
-from tests.laws.configs import CACHES, HIERARCHIES, options, settings_of
+from tests.laws.configs import CACHES, HIERARCHIES, PLACEMENTS, options, settings_of
 from tests.laws.laws import (
     TIGHT_BUDGET,
     assert_frames_are_conserved,
@@ -113,6 +113,25 @@ def test_frames_are_conserved(tier, cache, algo, seed):
     assert all(tier.peak_bytes > 0 for tier in memory.tiers)
     if is_small:
         assert memory.tiers[0].peak_bytes <= FAST_PAGES * PAGE_BYTES
+
+
+@hierarchies
+@pytest.mark.parametrize(("algo", "partition"), PLACEMENTS)
+@pytest.mark.parametrize("chunk_tokens", [1, 16, 64])
+def test_the_least_memory_that_preflight_accepts_is_enough(tier, algo, partition, chunk_tokens):
+    for pages in range(1, 200):
+        settings = settings_of(
+            algo, partition, tier, fast_bytes=pages * PAGE_BYTES, chunk_tokens=chunk_tokens
+        )
+        try:
+            system = build_system(settings, SHAPE, TIGHT_BUDGET)
+        except ValueError as refusal:
+            assert "holds" in str(refusal) and "\n" not in str(refusal)
+            continue
+        assert pages > 1, "the law is empty"
+        converse(system)
+        return
+    pytest.fail("preflight accepts nothing")
 
 
 @hierarchies
