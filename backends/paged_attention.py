@@ -180,10 +180,7 @@ class PagedAttention:
         query_RQD = query_NGD.view(len(rows_R), -1, query_NGD.shape[-1])
         scores_NGP = retrieve.score(summaries, query_RQD).reshape(*query_NGD.shape[:2], -1)
         rows = batch.query_rows(layer)
-        alive = self.memory.table.alive(rows)
-        if alive is not None and retrieve.partition_size != self._size:
-            per_page = self._size // retrieve.partition_size
-            alive = alive.repeat_interleave(per_page, dim=1)[:, : scores_NGP.shape[-1]]
+        alive = self.memory.table.alive(rows, retrieve.partition_size)
         selection = retrieve.select(scores_NGP, Visible(rows.num_tokens_R, rows.longest, alive))
         return self._mapper.to_pages(selection, rows, self._size, self.memory.table.dead_P)
 

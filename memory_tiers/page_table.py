@@ -49,10 +49,16 @@ class PageTable:
         first_LK1 = ((rows_K + layers_L1 * self.num_rows) * self.pages_per_row).unsqueeze(2)
         return (first_LK1 + torch.arange(self.pages_per_row, device=device)).flatten()
 
-    def alive(self, rows: Rows) -> Tensor | None:
-        """Which pages of each row still hold a token, bool [R, P]; None when all of them do."""
+    def alive(self, rows: Rows, partition_size: int) -> Tensor | None:
+        """Which partitions of each row still hold a token, bool [R, P]; None when all of them do.
+
+        A page holds a whole number of partitions.
+        """
         if self.dead_P is None:
             return None
-        count = -(-rows.longest // self.geometry.page_tokens)
-        pages_RP = rows.first_page_R.unsqueeze(1) + torch.arange(count, device=self.dead_P.device)
-        return self.frame_TP[:, pages_RP].amax(dim=0) > NOWHERE
+        size, device = self.geometry.page_tokens, self.dead_P.device
+        pages = torch.arange(-(-rows.longest // size), device=device)
+        bits_RP1 = self.dead_P[rows.first_page_R.unsqueeze(1) + pages].unsqueeze(2)
+        dead_RT = (bits_RP1 >> torch.arange(size, device=device) & 1).bool().flatten(1)
+        num_tokens = -(-rows.longest // partition_size) * partition_size
+        return ~dead_RT[:, :num_tokens].unflatten(1, (-1, partition_size)).all(dim=2)

@@ -76,6 +76,22 @@ def test_each_row_is_counted_in_its_phase():
     assert engine.backend.counters.decode.rows == 0
 
 
+@pytest.mark.parametrize("chunk_tokens", [7, 40])
+def test_a_step_stores_no_more_of_prompts_than_a_chunk_and_decodes_beside_it(chunk_tokens):
+    settings = settings_of("dense", max_batch=SLOTS, chunk_tokens=chunk_tokens)
+    backend = engine_over(pair_of("llama"), settings).backend
+    backend.submit(requests())
+    before, stored = (0, 0), []
+    while backend.busy:
+        backend.step()
+        count = backend.counters
+        now = (count.prefill.rows + count.question.rows, count.decode.rows)
+        stored.append((now[0] - before[0], now[1] - before[1]))
+        before = now
+    assert max(prompt for prompt, _ in stored) == chunk_tokens
+    assert any(prompt and decoded for prompt, decoded in stored)
+
+
 def test_everything_is_given_back_at_the_end():
     engine = engine_over(pair_of("llama"), settings_of("quest", tier="hbm+cpu"), BUDGET)
     engine.run(requests())

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from tests.harness.cli_runs import SMALL, run
 
 REFUSED = {

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from tests.harness.cli_runs import SMALL, run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,6 +8,7 @@ import torch
 from tests.laws.configs import ALGORITHMS, CACHES, HIERARCHIES, PLACEMENTS, is_served, settings_of
 from tests.laws.laws import (
     FULL_BUDGET,
+    LENGTHS,
     TIGHT_BUDGET,
     assert_answers_are_exact_over_what_was_read,
     assert_blind_to_batch_mates,
@@ -137,6 +138,19 @@ def test_two_roles_together_keep_the_laws(retriever, evictor):
     assert_evicted_tokens_are_gone(system)
     assert_answers_are_exact_over_what_was_read(system)
     assert_blind_to_batch_mates(lambda: build_system(settings, SHAPE, algorithm=both))
+
+
+@pytest.mark.parametrize("evictor", EVICTORS)
+def test_evicted_tokens_take_nothing_of_a_token_budget(evictor):
+    settings = settings_of("oracle_topk")
+    evict = algorithm_with(settings_of(evictor), 80).evict
+    both = replace(algorithm_with(settings, TIGHT_BUDGET), evict=evict)
+    system = converse(build_system(settings, SHAPE, algorithm=both))
+    # Rows of the longest sequence: more than the budget survives each of its evictions.
+    of_long = [read.times_RT.sum(1)[read.seen_R > LENGTHS["long"]] for read in system.reads]
+    taken_N = torch.cat(of_long)
+    assert taken_N.numel() > 0
+    assert (taken_N == TIGHT_BUDGET).all(), taken_N.tolist()
 
 
 @pytest.mark.parametrize("algo", EVICTORS)

@@ -117,7 +117,7 @@ def test_frames_are_conserved(tier, cache, algo, seed):
 
 @hierarchies
 @pytest.mark.parametrize(("algo", "partition"), PLACEMENTS)
-@pytest.mark.parametrize("chunk_tokens", [1, 16, 64])
+@pytest.mark.parametrize("chunk_tokens", [8, 64])
 def test_the_least_memory_that_preflight_accepts_is_enough(tier, algo, partition, chunk_tokens):
     for pages in range(1, 200):
         settings = settings_of(

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memory_tiers.base import KVGeometry, OutOfFramesError, count_bits, prefix_bits
+from memory_tiers.base import KVGeometry, OutOfFramesError, Rows, count_bits, prefix_bits
 from memory_tiers.copies import copy_pages
 from memory_tiers.counters import Counters
 from memory_tiers.manager import CacheManager
@@ -129,8 +129,25 @@ def test_more_than_the_fast_tier_holds_is_refused_with_the_size_that_would_do():
     for frames in ((3,), (3, 20)):
         memory = manager(*frames)
         needed = 4 * geometry().page_bytes
-        with pytest.raises(OutOfFramesError, match=rf"^tier\.hbm\.size holds 3 .* to {needed} byt"):
+        with pytest.raises(
+            OutOfFramesError, match=rf"^tier\.hbm\.size holds 3 .* {needed} bytes, "
+        ):
             store(memory, [0, 1, 2, 3])
+
+
+def test_what_is_dropped_stays_dropped_until_the_sequence_leaves():
+    memory, rows = manager(8, 20), Rows(torch.tensor([0]), torch.tensor([8]), 8)
+    pages_N, slots_N = torch.arange(2).repeat_interleave(4), torch.arange(4).repeat(2)
+    memory.write(pages_N, slots_N, torch.ones(8, 8), torch.ones(8, 8))
+    for dropped in ((0, 1), (2, 7), (3,)):
+        keep_1T = torch.ones(1, 8, dtype=torch.bool)
+        keep_1T[0, list(dropped)] = False
+        memory.drop_slots(rows, keep_1T)
+    assert memory.table.dead_P is not None
+    assert memory.table.dead_P[:2].tolist() == [0b1111, 0b1000]
+    assert (memory.table.frame_TP[:, :2] >= 0).any(0).tolist() == [False, True]
+    memory.release(0)
+    assert not memory.table.dead_P.any()
 
 
 def test_a_full_lower_tier_is_refused_by_its_name():
