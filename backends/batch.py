@@ -9,32 +9,43 @@ from torch import Tensor
 from memory_tiers.base import PageSelection, Rows
 from memory_tiers.page_table import PageTable
 from memory_tiers.partition.every_page import every_page
+from sparse_algos.base import Visible
 
 
 @dataclass(frozen=True)
 class Batch:
     """Sequences that each append `new` tokens: decode rows (new = 1) or a chunk of one sequence.
 
-    slots_B: int64 [B], sequence slots; stored_B: int64 [B], tokens each held before; longest: the
-    most tokens that any of them holds afterwards, known on the host.
+    slots: sequence slots; stored: tokens that each of them held before.
     """
 
     table: PageTable
-    slots_B: Tensor
-    stored_B: Tensor
+    slots: tuple[int, ...]
+    stored: tuple[int, ...]
     new: int
-    longest: int
     _dense: dict[int | None, PageSelection] = field(default_factory=dict, repr=False)
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that any sequence holds afterwards."""
+        return max(self.stored) + self.new
 
     @cached_property
     def rows_R(self) -> Tensor:
         """Rows of the page table, kv heads innermost, int64 [R = B * K]."""
-        return self.table.rows_of(self.slots_B)
+        return self.table.rows_of(self._tensor(self.slots))
 
     @cached_property
     def stored_R(self) -> Tensor:
         """Tokens that each row held before, int64 [R]."""
-        return self.stored_B.repeat_interleave(self.table.geometry.num_kv_heads)
+        return self._tensor(self.stored).repeat_interleave(self.table.geometry.num_kv_heads)
+
+    def starts_any(self, num_tokens: int) -> bool:
+        """Whether a new token is the first of a run of `num_tokens`, counted from the start."""
+        return any(
+            before % num_tokens + self.new > num_tokens or before % num_tokens == 0
+            for before in self.stored
+        )
 
     @cached_property
     def positions_RM(self) -> Tensor:
@@ -66,7 +77,7 @@ class Batch:
 
         window: tokens in a row's sight, itself included; None for all.
         """
-        first_page_N = self.table.first_page(layer, self.rows_R).repeat_interleave(self.new)
+        first_page_N = self._first_page_N + self._offset(layer)
         first_token_N = None if window is None else self._seen_N - window
         return Rows(first_page_N, self._seen_N, self.longest, first_token_N)
 
@@ -87,6 +98,15 @@ class Batch:
         return int(self._seen_N.sum())
 
     @cached_property
+    def visible(self) -> Visible:
+        """What the query rows see where nothing was evicted; the same in all layers."""
+        return Visible(self._seen_N, self.longest, shortest=min(self.stored) + 1)
+
+    @cached_property
+    def _first_page_N(self) -> Tensor:
+        return self.table.first_page(0, self.rows_R).repeat_interleave(self.new)
+
+    @cached_property
     def _seen_N(self) -> Tensor:
         return (self.positions_RM + 1).flatten()
 
@@ -94,6 +114,9 @@ class Batch:
     def _written_N(self) -> Tensor:
         page_RM = self.positions_RM // self.table.geometry.page_tokens
         return (self.table.first_page(0, self.rows_R).unsqueeze(1) + page_RM).flatten()
+
+    def _tensor(self, values: tuple[int, ...]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.table.dirty_P.device)
 
     def _offset(self, layer: int) -> int:
         return layer * self.table.num_rows * self.table.pages_per_row

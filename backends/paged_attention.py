@@ -14,7 +14,7 @@ from backends.batch import Batch
 from backends.chunk_attention import ChunkAttention
 from memory_tiers.base import PageSelection, PartitionMapper
 from memory_tiers.manager import CacheManager
-from memory_tiers.summary_store import SummaryStore
+from memory_tiers.summary_store import SEGMENT, SummaryStore
 from sparse_algos.base import Algorithm, Retriever, Visible
 
 
@@ -68,7 +68,7 @@ class PagedAttention:
         scale: float,
     ) -> Tensor:
         """A chunk of one sequence that sees everything before it: [M, H, D]."""
-        assert batch.slots_B.numel() == 1
+        assert len(batch.slots) == 1
         self.store(layer, batch, key_MKD, value_MKD)
         window = self.rules.window_of(layer)
         chunk = ChunkAttention(self.memory, self.kernel)
@@ -142,7 +142,8 @@ class PagedAttention:
         assert self.index is not None
         size = retrieve.partition_size
         rows_R = batch.rows_R + layer * self.memory.table.num_rows
-        self.index.reserve(rows_R, -(-batch.longest // size))
+        if batch.starts_any(size * SEGMENT):
+            self.index.reserve(rows_R, -(-batch.longest // size))
         if batch.new > 1:
             self._build(retrieve, layer, batch)
             return
@@ -179,9 +180,11 @@ class PagedAttention:
         summaries = self.index.read(rows_R, -(-batch.longest // retrieve.partition_size))
         query_RQD = query_NGD.view(len(rows_R), -1, query_NGD.shape[-1])
         scores_NGP = retrieve.score(summaries, query_RQD).reshape(*query_NGD.shape[:2], -1)
-        rows = batch.query_rows(layer)
+        rows, visible = batch.query_rows(layer), batch.visible
         alive = self.memory.table.alive(rows, retrieve.partition_size)
-        selection = retrieve.select(scores_NGP, Visible(rows.num_tokens_R, rows.longest, alive))
+        if alive is not None:
+            visible = Visible(rows.num_tokens_R, rows.longest, alive)
+        selection = retrieve.select(scores_NGP, visible)
         return self._mapper.to_pages(selection, rows, self._size, self.memory.table.dead_P)
 
     def _attend(

@@ -41,8 +41,7 @@ def fill(attention: PagedAttention, length: int) -> None:
 
 def batch_at(attention: PagedAttention, stored: int, new: int) -> Batch:
     """Sequence 0 with so many tokens stored, about to append `new`."""
-    slots, before = torch.tensor([0]), torch.tensor([stored])
-    return Batch(attention.memory.table, slots, before, new, stored + new)
+    return Batch(attention.memory.table, (0,), (stored,), new)
 
 
 @torch.inference_mode()

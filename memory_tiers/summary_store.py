@@ -49,9 +49,12 @@ class SummaryStore:
     def read(self, rows_R: Tensor, num_partitions: int) -> Summaries:
         """The first `num_partitions` of each row, as [R, P, ...]; absent ones hold anything."""
         width = -(-num_partitions // SEGMENT)
-        segments_RW = self._directory_RW[rows_R, :width].clamp(min=0)
+        segments_N = self._directory_RW[rows_R, :width].clamp(min=0).flatten()
+        # Whole segments, one after the other: several times faster than an index of two axes.
         return {
-            name: pool[segments_RW].flatten(1, 2)[:, :num_partitions]
+            name: pool.index_select(0, segments_N)
+            .view(len(rows_R), width * SEGMENT, *pool.shape[2:])
+            .narrow(1, 0, num_partitions)
             for name, pool in self._pools.items()
         }
 

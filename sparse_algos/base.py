@@ -9,7 +9,7 @@ N anything flat over rows, L layers, F frames.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
@@ -34,20 +34,47 @@ class Visible:
     """What each row may look at.
 
     num_tokens_R: int64 [R], the row sees tokens 0 .. n-1 of its sequence; longest: their maximum,
-    known on the host; alive_RP: bool [R, P] or None, partitions that still hold a token.
+    known on the host; alive_RP: bool [R, P] or None, partitions that still hold a token; shortest:
+    the least that any row is known to see, on the host.
     """
 
     num_tokens_R: Tensor
     longest: int
     alive_RP: Tensor | None = None
+    shortest: int = 0
+    _masks: dict[tuple[int, ...], "Masks"] = field(default_factory=dict, repr=False)
+
+    def masks(self, num_partitions: int, size: int, sinks: int, recents: int) -> "Masks":
+        """What rows of partitions of `size` tokens must and must not read; worked out once."""
+        key = (num_partitions, size, sinks, recents)
+        if key not in self._masks:
+            start_P = torch.arange(num_partitions, device=self.num_tokens_R.device) * size
+            tokens_R1 = self.num_tokens_R.unsqueeze(1)
+            exists_RP = start_P < tokens_R1
+            if self.alive_RP is not None:
+                exists_RP &= self.alive_RP
+            forced_RP = (start_P < sinks) | (start_P + size > tokens_R1 - recents)
+            self._masks[key] = Masks(~exists_RP, forced_RP & exists_RP)
+        return self._masks[key]
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Partitions that a row does not have, and those that it always reads: bool [R, P]."""
+
+    absent_RP: Tensor
+    forced_RP: Tensor
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Partitions that each row reads, ascending: int64 [R, C]; valid_RC says which count."""
+    """Partitions that each row reads, ascending: int64 [R, C].
+
+    valid_RC says which columns count, bool; None when all of them do.
+    """
 
     partitions_RC: Tensor
-    valid_RC: Tensor
+    valid_RC: Tensor | None
 
 
 def check_amount(key: str, value: object) -> None:
@@ -134,12 +161,15 @@ class Retriever(ABC):
 
     def select(self, scores_RGP: Tensor, visible: Visible) -> Selection:
         """The best partitions of each row within its budget, sinks and recents first."""
-        exists_RP, forced_RP = self._forced(scores_RGP.shape[-1], visible)
-        scores_RGP = scores_RGP.masked_fill(~exists_RP.unsqueeze(1), -torch.inf)
+        size = self.partition_size
+        masks = visible.masks(scores_RGP.shape[-1], size, self.sinks, self.recents)
+        scores_RGP = scores_RGP.masked_fill(masks.absent_RP.unsqueeze(1), -torch.inf)
         scores_RP = _reduce(scores_RGP, self.group_reduce)
-        scores_RP = scores_RP.masked_fill(forced_RP & exists_RP, torch.inf)
-        columns = min(self.most_tokens(visible.longest) // self.partition_size, scores_RP.shape[1])
+        scores_RP = scores_RP.masked_fill(masks.forced_RP, torch.inf)
+        columns = min(self.most_tokens(visible.longest) // size, scores_RP.shape[1])
         best = scores_RP.topk(columns, dim=1)
+        if self._fills(columns, visible):
+            return Selection(best.indices.sort(dim=1).values, None)
         valid_RC = best.values > -torch.inf
         if not isinstance(self.budget_tokens, int):
             valid_RC &= self._within_share(columns, visible)
@@ -147,15 +177,11 @@ class Retriever(ABC):
         partitions_RC, order_RC = partitions_RC.sort(dim=1)
         return Selection(partitions_RC, valid_RC.gather(1, order_RC))
 
-    def _forced(self, num_partitions: int, visible: Visible) -> tuple[Tensor, Tensor]:
-        size = self.partition_size
-        start_P = torch.arange(num_partitions, device=visible.num_tokens_R.device) * size
-        tokens_R1 = visible.num_tokens_R.unsqueeze(1)
-        exists_RP = start_P < tokens_R1
-        if visible.alive_RP is not None:
-            exists_RP &= visible.alive_RP
-        forced_RP = (start_P < self.sinks) | (start_P + size > tokens_R1 - self.recents)
-        return exists_RP, forced_RP
+    def _fills(self, columns: int, visible: Visible) -> bool:
+        """Whether the host knows that every row has a partition for every column."""
+        same_budget = isinstance(self.budget_tokens, int) or visible.shortest == visible.longest
+        enough = -(-visible.shortest // self.partition_size) >= columns
+        return same_budget and enough and visible.alive_RP is None
 
     def _within_share(self, columns: int, visible: Visible) -> Tensor:
         # In float64, as most_tokens counts: float32 makes 4 tokens of 0.3 x 10.

@@ -19,6 +19,8 @@ from backends.attention.reference import Reference
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.cpp", "cpu_vector.h"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 ENTRIES = {torch.float32: "attend_f32", torch.bfloat16: "attend_bf16"}
+# Below this, waking a second thread takes longer than the read.
+BYTES_PER_THREAD = 1 << 20
 ARGUMENTS = [
     *[ctypes.c_void_p] * 7,
     *[ctypes.c_int64] * 3,
@@ -70,10 +72,15 @@ class Cpu(Reference):
             group_size,
             page_size,
             scale,
-            torch.get_num_threads(),
+            _threads_for(len(frames_N) * pool_FPSD[0].numel() * pool_FPSD.itemsize),
         )
         assert not refused, f"the selection points outside the pool of {num_frames} frames"
         return Attended(out_RGD, lse_RG)
+
+
+def _threads_for(num_bytes: int) -> int:
+    """Threads that are worth waking up for a read of that size."""
+    return max(1, min(torch.get_num_threads(), num_bytes // BYTES_PER_THREAD))
 
 
 def unsupported(

@@ -179,14 +179,9 @@ class TransformersBackend(Backend):
         return logits
 
     def _batch(self, members: list[Running], new: int) -> Batch:
-        stored = [running.stored for running in members]
-        return Batch(
-            table=self.attention.memory.table,
-            slots_B=self._tensor([running.slot for running in members]),
-            stored_B=self._tensor(stored),
-            new=new,
-            longest=max(stored) + new,
-        )
+        slots = tuple(running.slot for running in members)
+        stored = tuple(running.stored for running in members)
+        return Batch(self.attention.memory.table, slots, stored, new)
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)

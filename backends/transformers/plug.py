@@ -43,7 +43,7 @@ class Step:
         counters = self.attention.memory.counters
         parts, start = [], 0
         for batch, is_question, is_decode in self._parts():
-            rows = slice(start, start + batch.slots_B.numel() * batch.new)
+            rows = slice(start, start + len(batch.slots) * batch.new)
             tensors = query_NHD[rows], key_NKD[rows], value_NKD[rows]
             if is_decode:
                 counters.current = counters.decode

@@ -31,12 +31,19 @@ class Identity(PartitionMapper):
         self, selection: Selection, rows: Rows, page_tokens: int, dead_P: Tensor | None
     ) -> PageSelection:
         """See PartitionMapper."""
-        valid_RC = selection.valid_RC
-        count_RC = rows.num_tokens_R.unsqueeze(1) - selection.partitions_RC * page_tokens
-        count_N = count_RC[valid_RC].clamp(max=page_tokens)
-        pages_N = (rows.first_page_R.unsqueeze(1) + selection.partitions_RC)[valid_RC]
+        partitions_RC, valid_RC = selection.partitions_RC, selection.valid_RC
+        count_RC = rows.num_tokens_R.unsqueeze(1) - partitions_RC * page_tokens
+        pages_RC = rows.first_page_R.unsqueeze(1) + partitions_RC
+        if valid_RC is None:
+            num_rows, columns = partitions_RC.shape
+            pages_N, count_N = pages_RC.flatten(), count_RC.flatten()
+            device = pages_N.device
+            indptr_R1 = torch.arange(0, num_rows * columns + 1, max(columns, 1), device=device)
+        else:
+            pages_N, count_N = pages_RC[valid_RC], count_RC[valid_RC]
+            indptr_R1 = torch.nn.functional.pad(valid_RC.sum(dim=1).cumsum(0), (1, 0))
+        count_N = count_N.clamp(max=page_tokens)
         live_N = prefix_bits(page_tokens, pages_N.device)[count_N]
         if dead_P is not None:
             live_N &= ~dead_P[pages_N]
-        indptr_R1 = torch.nn.functional.pad(valid_RC.sum(dim=1).cumsum(0), (1, 0))
         return PageSelection(indptr_R1, pages_N, live_N, int(count_N.sum()))

@@ -28,7 +28,9 @@ class Token(PartitionMapper):
         """See PartitionMapper."""
         tokens_RC, valid_RC = selection.partitions_RC, selection.valid_RC
         num_pages = -(-rows.longest // page_tokens)
-        bit_RC = (torch.ones_like(tokens_RC) << (tokens_RC % page_tokens)).masked_fill(~valid_RC, 0)
+        bit_RC = torch.ones_like(tokens_RC) << (tokens_RC % page_tokens)
+        if valid_RC is not None:
+            bit_RC = bit_RC.masked_fill(~valid_RC, 0)
         page_RC = (tokens_RC // page_tokens).clamp(max=num_pages - 1)
         # The tokens of a row differ, so a sum of their bits is their union.
         bits_RP = bit_RC.new_zeros(len(tokens_RC), num_pages).scatter_add_(1, page_RC, bit_RC)
@@ -38,4 +40,5 @@ class Token(PartitionMapper):
         if dead_P is not None:
             live_N &= ~dead_P[pages_N]
         indptr_R1 = torch.nn.functional.pad((bits_RP != 0).sum(dim=1).cumsum(0), (1, 0))
-        return PageSelection(indptr_R1, pages_N, live_N, int(valid_RC.sum()))
+        wanted = tokens_RC.numel() if valid_RC is None else int(valid_RC.sum())
+        return PageSelection(indptr_R1, pages_N, live_N, wanted)

@@ -170,8 +170,8 @@ class System:
             if uid not in self.holds:
                 self.holds[uid], self.stored[uid] = self.slots.pop(), 0
         stored = [self.stored[uid] for uid in uids]
-        slots_B = torch.tensor([self.holds[uid] for uid in uids])
-        batch = Batch(self.memory.table, slots_B, torch.tensor(stored), new, max(stored) + new)
+        slots = tuple(self.holds[uid] for uid in uids)
+        batch = Batch(self.memory.table, slots, tuple(stored), new)
         layers = [
             self._layer(
                 layer, batch, uids, dense or not (is_decode or self.attention.acts_on(layer))
