@@ -108,18 +108,16 @@ class TransformersBackend(Backend):
         self.attention.memory.counters = Counters()
 
     def _check_fits(self, request: Request) -> None:
-        needed = self.attention.memory.geometry.pages_for(request.most_tokens)
-        room = self.attention.memory.table.pages_per_row
-        if needed > self._total_pages or -(-request.most_tokens // self._page_tokens) > room:
+        geometry, table = self.attention.memory.geometry, self.attention.memory.table
+        takes = f"request {request.uid} takes up to {request.most_tokens} tokens"
+        if request.most_tokens > (room := table.pages_per_row * geometry.page_tokens):
+            raise ValueError(f"{takes}, the page table has room for {room}; lower task.length")
+        if (needed := geometry.pages_for(request.most_tokens)) > self._total_pages:
             last = self.attention.memory.tiers[-1]
             raise ValueError(
-                f"request {request.uid} takes up to {request.most_tokens} tokens = {needed} pages, "
-                f"tier.{last.name}.size holds {self._total_pages}; raise it, or lower task.length"
+                f"{takes} = {needed} pages, tier.{last.name}.size holds {self._total_pages}; "
+                "raise it, or lower task.length"
             )
-
-    @property
-    def _page_tokens(self) -> int:
-        return self.attention.memory.geometry.page_tokens
 
     def _admit(self) -> None:
         """Give slots to waiting requests while the last tier can hold all that they may store."""

@@ -93,6 +93,15 @@ def test_the_path_of_the_record_is_printed_last(
     assert json.loads(Path(last).read_text())["run"]["status"] == "ok"
 
 
+def test_a_run_leaves_nothing_but_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, (_,) = run(SMALL, tmp_path / "kept", monkeypatch)
+    assert code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
 def test_a_cell_that_breaks_off_is_recorded_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
