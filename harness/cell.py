@@ -59,8 +59,10 @@ class Prepared:
 
 @dataclass
 class Progressed:
-    """What is there when a run ends, however it ends."""
+    """What is there when a run ends, however it ends; nothing is loaded yet."""
 
+    model: Any = None
+    arms: dict[str, TransformersBackend] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     status: RunStatus = "ok"
     errors: list[RunError] = field(default_factory=list)
@@ -104,15 +106,15 @@ def run_cell(
     """Run every arm, interleaved, and return the record, also of a run that broke off."""
     started_at = datetime.now(UTC)
     settings, workload = prepared.settings, prepared.workload
-    model = load(settings, prepared.info, prepared.device)
-    arms = {
-        name: assemble(settings, algorithm, prepared.plan, prepared.info, model, prepared.kernel)
-        for name, algorithm in prepared.algorithms.items()
-    }
-    done = _measure(prepared, arms, console)
+    done = Progressed()
+    with _broken_off(done):
+        _set_up(prepared, done)
+        _measure(prepared, done, console)
     return build_record(
         RunFacts(
-            arms=[_arm_result(name, arm, prepared, done.outcomes) for name, arm in arms.items()],
+            arms=[
+                _arm_result(name, arm, prepared, done.outcomes) for name, arm in done.arms.items()
+            ],
             config=config,
             overrides=overrides,
             argv=argv,
@@ -123,7 +125,7 @@ def run_cell(
             seed=getattr(workload.task, "seed", 0),
             protocol=settings.protocol.name,
             load=settings.load.model_dump(mode="json"),
-            system=system_facts(settings, prepared.info, prepared.kernel.name, model),
+            system=system_facts(settings, prepared.info, prepared.kernel.name, done.model),
             env=environment(),
             measurement=measurement(warmup=1, interleaving=_interleaving(settings)),
             references={item.source.uid: item.source.references for item in workload.items},
@@ -133,22 +135,29 @@ def run_cell(
     )
 
 
-def _measure(
-    prepared: Prepared, arms: Mapping[str, TransformersBackend], console: Console
-) -> Progressed:
-    done, workload = Progressed(), prepared.workload
-    warmup = warmup_request(
-        workload, prepared.settings.load.warmup_tokens, prepared.info.config.vocab_size
+def _set_up(prepared: Prepared, done: Progressed) -> None:
+    settings, info = prepared.settings, prepared.info
+    done.model = load(settings, info, prepared.device)
+    for name, algorithm in prepared.algorithms.items():
+        done.arms[name] = assemble(
+            settings, algorithm, prepared.plan, info, done.model, prepared.kernel
+        )
+
+
+def _measure(prepared: Prepared, done: Progressed, console: Console) -> None:
+    arms, workload = done.arms, prepared.workload
+    warm_up(
+        arms,
+        warmup_request(
+            workload, prepared.settings.load.warmup_tokens, prepared.info.config.vocab_size
+        ),
     )
+    rounds = run_interleaved(arms, workload, prepared.tokenizer, at_once=prepared.at_once)
     total = len(workload.items) * len(arms)
-    with _broken_off(done), progress(total=total, unit="requests", console=console) as advance:
-        warm_up(arms, warmup)
-        for outcome in run_interleaved(
-            arms, workload, prepared.tokenizer, at_once=prepared.at_once
-        ):
+    with progress(total=total, unit="requests", console=console) as advance:
+        for outcome in rounds:
             done.outcomes.append(outcome)
             advance(f"{outcome.arm} {outcome.task}")
-    return done
 
 
 @contextmanager

@@ -70,11 +70,11 @@ class BackendInfo(Part):
 
 
 class ModelInfo(Part):
-    """The model; sha256: of its weights, None if nobody computed it."""
+    """The model; parameters: None if it did not load; sha256: of its weights, if computed."""
 
     id: str
     dtype: str
-    parameters: NonNegativeInt
+    parameters: NonNegativeInt | None
     sha256: str | None
 
 

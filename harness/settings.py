@@ -26,7 +26,7 @@ class Strict(BaseModel):
 class Component(BaseModel):
     """A class to be built and its arguments, which the class itself checks."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
     target: str = Field(alias="_target_")
 
     @property
@@ -54,14 +54,9 @@ class PartitionSettings(Strict):
 
 
 class TierLevel(Component):
-    """One arena."""
+    """One arena; its size becomes frames once the page size is known."""
 
     size: Annotated[Size, BeforeValidator(parse_size)]
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Arguments of the class; the size becomes frames elsewhere."""
-        return super().arguments
 
 
 class TierSettings(BaseModel):

@@ -12,8 +12,8 @@ from harness.settings import LocalModel, Settings
 from harness.system import model_path
 
 
-def system_facts(settings: Settings, info: ModelInfo, kernel: str, model: Any) -> System:
-    """The composed system, read back where it can be."""
+def system_facts(settings: Settings, info: ModelInfo, kernel: str, model: Any | None) -> System:
+    """The composed system, read back where it can be; the model is None if it did not load."""
     return System(
         algo=settings.algo.name,
         tier=settings.tier.name,
@@ -25,12 +25,16 @@ def system_facts(settings: Settings, info: ModelInfo, kernel: str, model: Any) -
         model=ModelFacts(
             id=info.name,
             dtype=str(info.dtype).removeprefix("torch."),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            parameters=_parameters(model),
             sha256=_sha256(settings),
         ),
         requested_budget=_budget(settings),
         notes=tuple(_notes(settings, info)),
     )
+
+
+def _parameters(model: Any | None) -> int | None:
+    return None if model is None else sum(one.numel() for one in model.parameters())
 
 
 def _sha256(settings: Settings) -> str | None:

@@ -55,10 +55,11 @@ def title(record: RunRecord) -> str:
 def footer(record: RunRecord) -> Iterator[str]:
     """How the numbers came about, and what a reader must know besides."""
     system, model = record.system, record.system.model
+    size = "unknown" if model.parameters is None else count(model.parameters)
     backend = " ".join(part for part in (system.backend.name, system.backend.version) if part)
     yield (
         f"system: {backend}, kernel {system.backend.kernel or 'unknown'}, cache {system.cache}, "
-        f"partition {system.partition}, {model.dtype}, {count(model.parameters)} parameters"
+        f"partition {system.partition}, {model.dtype}, {size} parameters"
     )
     yield f"measured: {how_measured(record)}"
     if record.comparisons:

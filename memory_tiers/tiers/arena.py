@@ -19,7 +19,11 @@ class Arena:
         self.num_frames = num_frames
         self.frame_bytes = geometry.page_bytes
         shape = (num_frames, 2, geometry.page_tokens, geometry.head_dim)
-        self.pool_FPSD = _empty(shape, geometry.dtype, device)
+        try:
+            self.pool_FPSD = _empty(shape, geometry.dtype, device)
+        except OSError as error:
+            asked = num_frames * geometry.page_bytes
+            raise MemoryError(f"tier.{name}.size asks for {asked} bytes: {error}") from error
         # Descending, so that frames come off the top in ascending runs: sequential reads.
         self._free_F = torch.arange(num_frames - 1, -1, -1, device=geometry.device)
         self._num_free = num_frames

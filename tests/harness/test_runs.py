@@ -117,6 +117,19 @@ def test_a_cell_that_breaks_off_is_recorded_with_its_reason(
     assert "no room for the step" in capsys.readouterr().err
 
 
+def test_memory_that_cannot_be_had_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("memory_tiers.tiers.arena.mmap.mmap", refused)
+    code, (record,) = run(SMALL, tmp_path, monkeypatch)
+    assert code == 4
+    assert record["run"]["status"] == "oom"
+    assert "tier.hbm.size asks for" in record["errors"][0]["message"]
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_a_run_that_is_stopped_leaves_earlier_records_whole(
     sent: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
