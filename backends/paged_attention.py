@@ -175,17 +175,27 @@ class PagedAttention:
     def _select(
         self, retrieve: Retriever, layer: int, batch: Batch, query_NGD: Tensor
     ) -> PageSelection:
-        assert self.index is not None
-        rows_R = batch.rows_R + layer * self.memory.table.num_rows
-        summaries = self.index.read(rows_R, -(-batch.longest // retrieve.partition_size))
-        query_RQD = query_NGD.view(len(rows_R), -1, query_NGD.shape[-1])
-        scores_NGP = retrieve.score(summaries, query_RQD).reshape(*query_NGD.shape[:2], -1)
+        scores_NGP = self._score(retrieve, layer, batch, query_NGD)
         rows, visible = batch.query_rows(layer), batch.visible
         alive = self.memory.table.alive(rows, retrieve.partition_size)
         if alive is not None:
             visible = Visible(rows.num_tokens_R, rows.longest, alive)
         selection = retrieve.select(scores_NGP, visible)
         return self._mapper.to_pages(selection, rows, self._size, self.memory.table.dead_P)
+
+    def _score(self, retrieve: Retriever, layer: int, batch: Batch, query_NGD: Tensor) -> Tensor:
+        """Relevance of each row's partitions to its queries, float32 [N, G, P]."""
+        assert self.index is not None
+        rows_R = batch.rows_R + layer * self.memory.table.num_rows
+        num_partitions = -(-batch.longest // retrieve.partition_size)
+        query_RQD = query_NGD.view(len(rows_R), -1, query_NGD.shape[-1])
+        if retrieve.scored is None:
+            scores_RQP = retrieve.score(self.index.read(rows_R, num_partitions), query_RQD)
+        else:
+            pool_NCE, directory_RW = self.index.segments(retrieve.scored, rows_R, num_partitions)
+            query_RQE = retrieve.scoring_query(query_RQD)
+            scores_RQP = self.kernel.score(query_RQE, pool_NCE, directory_RW, num_partitions)
+        return scores_RQP.reshape(*query_NGD.shape[:2], -1)
 
     def _attend(
         self, query_NGD: Tensor, pages: PageSelection, scale: float, *, at_once: bool, shared: bool

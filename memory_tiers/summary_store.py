@@ -5,6 +5,7 @@ section 5), so sequences come and go without copying anything.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,16 @@ from torch import Tensor
 from sparse_algos.base import Summaries, TensorSpec
 
 SEGMENT = 64
+
+
+class Segments(NamedTuple):
+    """One summary where it lies, [num_segments, SEGMENT, ...], and each row's segments in order.
+
+    directory_RW: int64 [R, W], -1 where a row has none.
+    """
+
+    pool_NCE: Tensor
+    directory_RW: Tensor
 
 
 class SummaryStore:
@@ -57,6 +68,11 @@ class SummaryStore:
             .narrow(1, 0, num_partitions)
             for name, pool in self._pools.items()
         }
+
+    def segments(self, name: str, rows_R: Tensor, num_partitions: int) -> Segments:
+        """What `read` would copy of one summary, in place; valid until the next `reserve`."""
+        width = -(-num_partitions // SEGMENT)
+        return Segments(self._pools[name], self._directory_RW[rows_R, :width])
 
     def read_at(self, rows_N: Tensor, partitions_N: Tensor) -> Summaries:
         """Single partitions, as [N, ...]; what was never written holds anything."""

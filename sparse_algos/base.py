@@ -3,7 +3,8 @@
 Dimension key of the whole project: B sequences in a step, M query rows of one sequence, T tokens,
 H query heads, K kv heads, G = H / K query heads per kv head, D head dimension, R rows (one per
 sequence and kv head), Q = M * G queries that share a row's index, P partitions, S slots per page,
-N anything flat over rows, L layers, F frames.
+N anything flat over rows, L layers, F frames, E entries of a scored summary, C partitions in a
+segment of summaries, W segments of a row.
 """
 
 import math
@@ -100,6 +101,10 @@ class Retriever(ABC):
     budget_tokens: tokens one kv head may read per query, or a share of the context if below 1;
     sinks and recents: first and last tokens that are always read, inside the budget;
     group_reduce: how the scores of the query heads of one kv head become one.
+
+    kind: what a partition is; scored: the summary, a vector [E], whose dot products with
+    `scoring_query` are the scores, which kernels then work out where it lies; None where scores are
+    anything else, and `score` says what.
     """
 
     budget_tokens: int | float
@@ -108,6 +113,7 @@ class Retriever(ABC):
     group_reduce: GroupReduce
 
     kind: ClassVar[PartitionKind]
+    scored: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         """Check the settings that all retrievers share."""
@@ -149,9 +155,17 @@ class Retriever(ABC):
     def append(self, old: Summaries, count_N: Tensor, key_ND: Tensor) -> Summaries:
         """Fold one more key into N partitions that hold count_N tokens (0: `old` is garbage)."""
 
-    @abstractmethod
+    def scoring_query(self, query_RQD: Tensor) -> Tensor:
+        """What the summary `scored` is multiplied with, [R, Q, E], in the query's dtype."""
+        return query_RQD
+
     def score(self, summaries: Summaries, query_RQD: Tensor) -> Tensor:
         """Relevance of partitions to queries, float32 [R, Q, P], from summaries [R, P, ...]."""
+        if self.scored is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} neither names its `scored` summary nor defines `score`"
+            )
+        return dot_scores(summaries[self.scored], self.scoring_query(query_RQD))
 
     def most_tokens(self, context: int) -> int:
         """Tokens that one query may read when its sequence holds `context` tokens."""
@@ -188,6 +202,13 @@ class Retriever(ABC):
         tokens_R = (visible.num_tokens_R.double() * self.budget_tokens).ceil().long()
         allowed_R = tokens_R.clamp(min=self.least_budget) // self.partition_size
         return torch.arange(columns, device=allowed_R.device) < allowed_R.unsqueeze(1)
+
+
+def dot_scores(summary_RPE: Tensor, query_RQE: Tensor) -> Tensor:
+    """Dot products of summary vectors with queries of one dtype, float32 [R, Q, P]."""
+    # Summaries first: torch streams them once, twice as fast as the other order.
+    scores_RPQ = torch.matmul(summary_RPE, query_RQE.transpose(1, 2))
+    return scores_RPQ.transpose(1, 2).float()
 
 
 def _reduce(scores_RGP: Tensor, how: GroupReduce) -> Tensor:

@@ -61,6 +61,17 @@ class AttentionKernel(ABC):
         sees nothing yields out 0 and lse -inf.
         """
 
+    @abstractmethod
+    def score(
+        self, query_RQE: Tensor, segments_NCE: Tensor, directory_RW: Tensor, num_partitions: int
+    ) -> Tensor:
+        """Dot products of queries with the first P summaries of each row, float32 [R, Q, P].
+
+        segments_NCE: the pool of segments of C summaries, in the query's dtype; directory_RW: int64
+        [R, W], each row's segments in order, W * C >= P. The columns of a segment that is absent,
+        -1, hold any number.
+        """
+
 
 def merge(first: Attended, second: Attended) -> Attended:
     """Join two partial attentions over disjoint keys; float32 inside, the query's dtype outside."""

@@ -7,8 +7,10 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +18,9 @@ from torch import Tensor
 from backends.attention.base import Attended, FrameSelection
 from backends.attention.reference import Reference
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.cpp", "cpu_vector.h"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.cpp", "score.cpp", "cpu_vector.h"))
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
-ENTRIES = {torch.float32: "attend_f32", torch.bfloat16: "attend_bf16"}
+ENTRIES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # Below this, waking a second thread takes longer than the read.
 BYTES_PER_THREAD = 1 << 20
 ARGUMENTS = [
@@ -28,6 +30,10 @@ ARGUMENTS = [
     ctypes.c_float,
     ctypes.c_int,
 ]
+SCORE_ARGUMENTS = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 3]
+SEGMENT = 64
+# Queries that share one pass over the summaries.
+QUERIES_PER_PASS = 4
 
 
 class UnavailableError(Exception):
@@ -35,7 +41,7 @@ class UnavailableError(Exception):
 
 
 class Cpu(Reference):
-    """Compiled decode for one head size; prefill is torch's fused operator."""
+    """Compiled decode for one head size, and scores; prefill is torch's fused operator."""
 
     name = "cpu-cpp"
 
@@ -43,9 +49,8 @@ class Cpu(Reference):
         """Build the kernel, or load it from the cache; raises UnavailableError."""
         library = _library(head_dim)
         self.head_dim = head_dim
-        self._entries = {dtype: getattr(library, entry) for dtype, entry in ENTRIES.items()}
-        for entry in self._entries.values():
-            entry.argtypes = ARGUMENTS
+        self._entries = _entries(library, "attend", ARGUMENTS)
+        self._scores = _entries(library, "score", SCORE_ARGUMENTS)
 
     def decode(
         self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
@@ -76,6 +81,45 @@ class Cpu(Reference):
         )
         assert not refused, f"the selection points outside the pool of {num_frames} frames"
         return Attended(out_RGD, lse_RG)
+
+    def score(
+        self, query_RQE: Tensor, segments_NCE: Tensor, directory_RW: Tensor, num_partitions: int
+    ) -> Tensor:
+        """See AttentionKernel. The pool is contiguous; the result is the same for any threads."""
+        num_rows, num_queries, entries = query_RQE.shape
+        num_segments, segment, _ = segments_NCE.shape
+        if entries % 16 or segment != SEGMENT or query_RQE.dtype not in self._scores:
+            return super().score(query_RQE, segments_NCE, directory_RW, num_partitions)
+        assert query_RQE.dtype == segments_NCE.dtype and segments_NCE.is_contiguous()
+        assert directory_RW.dtype == torch.int64 and segments_NCE.shape[2] == entries
+        assert len(directory_RW) == num_rows and directory_RW.shape[1] * SEGMENT >= num_partitions
+        query_RQE, directory_RW = query_RQE.contiguous(), directory_RW.contiguous()
+        scores_RQP = torch.empty(num_rows, num_queries, num_partitions)
+        passes = -(-num_queries // QUERIES_PER_PASS)
+        num_bytes = num_rows * num_partitions * entries * segments_NCE.itemsize
+        tensors = (query_RQE, segments_NCE, directory_RW, scores_RQP)
+        refused = self._scores[query_RQE.dtype](
+            *(tensor.data_ptr() for tensor in tensors),
+            num_rows,
+            directory_RW.shape[1],
+            num_partitions,
+            num_segments,
+            num_queries,
+            entries,
+            _threads_for(num_bytes * passes),
+        )
+        assert not refused, f"the directory points outside the pool of {num_segments} segments"
+        return scores_RQP
+
+
+def _entries(
+    library: ctypes.CDLL, name: str, arguments: Sequence[type[Any]]
+) -> Mapping[torch.dtype, Callable[..., int]]:
+    """The entry points called `name`, by dtype."""
+    entries = {dtype: library[f"{name}_{suffix}"] for dtype, suffix in ENTRIES.items()}
+    for entry in entries.values():
+        entry.argtypes = arguments
+    return entries
 
 
 def _threads_for(num_bytes: int) -> int:
@@ -140,7 +184,8 @@ def _build(compiler: str, flags: tuple[str, ...], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         part = Path(folder) / path.name
-        command = [compiler, *flags, str(SOURCES[0]), "-o", str(part)]
+        units = [str(source) for source in SOURCES if source.suffix == ".cpp"]
+        command = [compiler, *flags, *units, "-o", str(part)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if "error" in line]

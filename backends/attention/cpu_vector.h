@@ -120,17 +120,18 @@ template <class F> inline float fold(vf v, F f) {   // the lanes of one vector, 
   return t[0];
 }
 
-// L[g][s] = q[g] . (*k)[s] for GC heads and n keys; n is a multiple of 16.
-template <class T, int GC>
-void dots(const T* q, const T* const* k, Ahead& ahead, int n, float (*L)[BLOCK]) {
+// L[g][s] = q[g] . (*k)[s] for GC heads and n keys; n is a multiple of 16. The vectors have `dim`
+// entries, a multiple of 16, or of 32 by PAIR: a constant of the build, or a number.
+template <class T, int GC, bool PAIR = pairs<T>, class Dim = std::integral_constant<int, D>>
+void dots(const T* q, const T* const* k, Ahead& ahead, int n, float (*L)[BLOCK], Dim dim = {}) {
   constexpr int SL = TILE / GC;
   for (int s = 0; s < n; s += SL) {
     vf a[TILE] = {};
-    if constexpr (pairs<T>) {
+    if constexpr (PAIR) {
 #if PAIRS
-      for (int d = 0; d < D; d += 32) {
+      for (int d = 0; d < dim; d += 32) {
         __m512bh y[GC];
-        for (int g = 0; g < GC; g++) y[g] = (__m512bh)_mm512_loadu_si512(q + g*D + d);
+        for (int g = 0; g < GC; g++) y[g] = (__m512bh)_mm512_loadu_si512(q + g*dim + d);
         for (int j = 0; j < SL; j++) {
           __m512bh x = (__m512bh)_mm512_loadu_si512(k[s+j] + d);
           for (int g = 0; g < GC; g++) a[g*SL+j] = _mm512_dpbf16_ps(a[g*SL+j], x, y[g]);
@@ -138,10 +139,10 @@ void dots(const T* q, const T* const* k, Ahead& ahead, int n, float (*L)[BLOCK])
       }
 #endif
     } else {
-      for (int d = 0; d < D; d += W)
+      for (int d = 0; d < dim; d += W)
         for (int j = 0; j < SL; j++) {
           vf x = load(k[s+j] + d);
-          for (int g = 0; g < GC; g++) a[g*SL+j] += x * load(q + g*D + d);
+          for (int g = 0; g < GC; g++) a[g*SL+j] += x * load(q + g*dim + d);
         }
     }
     ahead.step(3 * TILE);

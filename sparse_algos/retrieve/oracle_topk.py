@@ -14,6 +14,7 @@ class OracleTopK(Retriever):
     """Reads the tokens of largest exact attention; its index is a full copy of the keys."""
 
     kind: ClassVar[PartitionKind] = "token"
+    scored: ClassVar[str | None] = "key"
 
     @property
     def partition_size(self) -> int:
@@ -32,7 +33,6 @@ class OracleTopK(Retriever):
         """See Retriever."""
         return {"key": key_ND}
 
-    def score(self, summaries: Summaries, query_RQD: Tensor) -> Tensor:
-        """The attention logits, q.k / sqrt(D)."""
-        logits_RPQ = torch.matmul(summaries["key"], query_RQD.transpose(1, 2))
-        return logits_RPQ.transpose(1, 2).float() * query_RQD.shape[-1] ** -0.5
+    def scoring_query(self, query_RQD: Tensor) -> Tensor:
+        """Makes the attention logits, q.k / sqrt(D)."""
+        return query_RQD * query_RQD.shape[-1] ** -0.5

@@ -19,6 +19,7 @@ class Quest(Retriever):
     block_tokens: int
 
     kind: ClassVar[PartitionKind] = "block"
+    scored: ClassVar[str | None] = "bounds"
 
     def __post_init__(self) -> None:
         """See Retriever."""
@@ -48,9 +49,6 @@ class Quest(Retriever):
         fresh = torch.cat((key_ND, key_ND), dim=-1)
         return {"bounds": torch.where(count_N.unsqueeze(-1) == 0, fresh, grown)}
 
-    def score(self, summaries: Summaries, query_RQD: Tensor) -> Tensor:
-        """The sum over dimensions of max(q_i min_i, q_i max_i), which is at least any q.k."""
-        signed_RQD2 = torch.cat((query_RQD.clamp(max=0), query_RQD.clamp(min=0)), dim=-1)
-        # Bounds first: torch streams them once, twice as fast as the other order.
-        scores_RPQ = torch.matmul(summaries["bounds"], signed_RQD2.transpose(1, 2))
-        return scores_RPQ.transpose(1, 2).float()
+    def scoring_query(self, query_RQD: Tensor) -> Tensor:
+        """Makes the sum over dimensions of max(q_i min_i, q_i max_i), which is at least any q.k."""
+        return torch.cat((query_RQD.clamp(max=0), query_RQD.clamp(min=0)), dim=-1)
