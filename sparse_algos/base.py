@@ -115,6 +115,12 @@ class Retriever(ABC):
     kind: ClassVar[PartitionKind]
     scored: ClassVar[str | None] = None
 
+    def __init_subclass__(cls) -> None:
+        """A score of its own is not the dot product that kernels would compute instead."""
+        super().__init_subclass__()
+        if cls.score is not Retriever.score and cls.scored is not None:
+            raise TypeError(f"{cls.__name__} overrides score, so it must declare scored = None")
+
     def __post_init__(self) -> None:
         """Check the settings that all retrievers share."""
         check_amount("algo.retrieve.budget_tokens", self.budget_tokens)
