@@ -196,3 +196,8 @@ def test_the_least_budget_holds_every_sink_and_recent(sinks, recents):
         read = {p * BLOCK + s for p in chosen for s in range(BLOCK)}
         assert set(range(min(sinks, length))) <= read
         assert set(range(max(0, length - recents), length)) <= read
+
+
+def test_a_score_of_its_own_excludes_a_scored_vector():
+    with pytest.raises(TypeError, match="scored = None"):
+        type("Contradictory", (Quest,), {"score": lambda *_: None})
