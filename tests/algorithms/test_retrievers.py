@@ -13,7 +13,7 @@ from sparse_algos.retrieve.oracle_topk import OracleTopK
 from sparse_algos.retrieve.quest import Quest
 
 DIM, BLOCK = 8, 4
-examples = settings(max_examples=60, deadline=None, derandomize=True)
+examples = settings(max_examples=60)
 SEEDS = st.integers(0, 10_000)
 REDUCTIONS = ("max", "mean", "mass")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sparse_algos.evict.streaming import Streaming
 
 NUM_SLOTS = 64
-examples = settings(max_examples=100, deadline=None, derandomize=True)
+examples = settings(max_examples=100)
 
 
 @examples

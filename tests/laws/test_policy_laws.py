@@ -22,7 +22,7 @@ TRACES = st.lists(st.integers(0, 9), min_size=1, max_size=60)
 STEPS = st.lists(st.sets(st.integers(0, 11), min_size=1, max_size=4), min_size=1, max_size=30)
 FRAMES = st.integers(1, 6)
 caches = pytest.mark.parametrize("cache", CACHES)
-examples = settings(max_examples=60, deadline=None, derandomize=True)
+examples = settings(max_examples=60)
 
 
 def policy_of(cache: str) -> EvictionPolicy:

@@ -12,7 +12,7 @@ from sparse_algos.base import Retriever, Summaries
 from tests.laws.configs import RETRIEVERS, composed
 
 retrievers = pytest.mark.parametrize("name", RETRIEVERS)
-examples = settings(max_examples=40, deadline=None, derandomize=True)
+examples = settings(max_examples=40)
 DIM = 8
 
 

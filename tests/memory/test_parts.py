@@ -16,7 +16,7 @@ from memory_tiers.tiers.arena import Arena
 from sparse_algos.base import TensorSpec
 
 CPU = torch.device("cpu")
-examples = settings(max_examples=50, deadline=None, derandomize=True)
+examples = settings(max_examples=50)
 
 
 def geometry(page_tokens: int = 4) -> KVGeometry:
