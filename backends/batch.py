@@ -35,6 +35,10 @@ class Batch:
         """Rows of the page table, kv heads innermost, int64 [R = B * K]."""
         return self.table.rows_of(self._tensor(self.slots))
 
+    def index_rows(self, layer: int) -> Tensor:
+        """The same rows as the summary store numbers them, a row per layer, int64 [R]."""
+        return self.rows_R + layer * self.table.num_rows
+
     @cached_property
     def stored_R(self) -> Tensor:
         """Tokens that each row held before, int64 [R]."""

@@ -141,7 +141,7 @@ class PagedAttention:
             return
         assert self.index is not None
         size = retrieve.partition_size
-        rows_R = batch.rows_R + layer * self.memory.table.num_rows
+        rows_R = batch.index_rows(layer)
         if batch.starts_any(size * SEGMENT):
             self.index.reserve(rows_R, -(-batch.longest // size))
         if batch.new > 1:
@@ -168,7 +168,7 @@ class PagedAttention:
         token_PS = partition_P.unsqueeze(1) * size + torch.arange(size, device=pages_KP.device)
         live_KPS = (token_PS < stop).expand(len(pages_KP), -1, -1)
         built = retrieve.build(keys_KPSD.flatten(0, 1), live_KPS.flatten(0, 1))
-        rows_K = batch.rows_R + layer * self.memory.table.num_rows
+        rows_K = batch.index_rows(layer)
         rows_N = rows_K.repeat_interleave(len(partition_P))
         self.index.write(rows_N, partition_P.repeat(len(rows_K)), built)
 
@@ -186,7 +186,7 @@ class PagedAttention:
     def _score(self, retrieve: Retriever, layer: int, batch: Batch, query_NGD: Tensor) -> Tensor:
         """Relevance of each row's partitions to its queries, float32 [N, G, P]."""
         assert self.index is not None
-        rows_R = batch.rows_R + layer * self.memory.table.num_rows
+        rows_R = batch.index_rows(layer)
         num_partitions = -(-batch.longest // retrieve.partition_size)
         query_RQD = query_NGD.view(len(rows_R), -1, query_NGD.shape[-1])
         if retrieve.scored is None:
