@@ -16,6 +16,8 @@ from torch import Tensor
 
 from sparse_algos.base import PartitionKind, Selection
 
+NOWHERE = -1
+
 
 class OutOfFramesError(ValueError):
     """A tier is too small for what one step needs; the message names what would fit."""
@@ -110,8 +112,11 @@ class EvictionPolicy(ABC):
         """Forget everything; frames 0 .. num_frames - 1 are empty."""
 
     @abstractmethod
-    def touch(self, frames_N: Tensor) -> None:
-        """These frames were filled or read now."""
+    def touch(self, frames_N: Tensor, pages_N: Tensor) -> None:
+        """These frames, each named once, were filled or read now; they hold these pages.
+
+        Pages let a policy remember what it gave up: a frame tells nothing of its last content.
+        """
 
     @abstractmethod
     def forget(self, frames_N: Tensor) -> None:
@@ -120,6 +125,26 @@ class EvictionPolicy(ABC):
     @abstractmethod
     def victims(self, count: int, pinned_F: Tensor) -> Tensor:
         """At most `count` filled frames to give up, int64, worst first; never a pinned one."""
+
+
+class FrameTable(ABC):
+    """Where the pages of one tier are: frames by page id. Updates name each page once."""
+
+    @abstractmethod
+    def frames(self, pages_N: Tensor) -> Tensor:
+        """The frame of each page, int64, of the same shape; NOWHERE for one that is not here."""
+
+    @abstractmethod
+    def place(self, pages_N: Tensor, frames_N: Tensor) -> None:
+        """These pages, which were not here, are now in these frames."""
+
+    @abstractmethod
+    def remove(self, pages_N: Tensor) -> None:
+        """These pages, which were here, are gone."""
+
+    @abstractmethod
+    def num_bytes(self) -> dict[str, int]:
+        """Bytes allocated now, by part (such as `directory`), on the table's device."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from memory_tiers.base import (
+    NOWHERE,
     EvictionPolicy,
     FetchPlan,
     KVGeometry,
@@ -16,7 +17,7 @@ from memory_tiers.base import (
 )
 from memory_tiers.copies import copy_pages
 from memory_tiers.counters import Counters
-from memory_tiers.page_table import NOWHERE, PageTable
+from memory_tiers.page_table import PageTable
 from memory_tiers.tiers.arena import Arena
 
 
@@ -87,7 +88,7 @@ class CacheManager:
             self._load(plan.loads_N)
         frames_N = table.frame_TP[0, plan.wanted_N]
         if len(self.tiers) > 1:
-            self._policy.touch(frames_N)
+            self._policy.touch(frames_N, plan.wanted_N)
         return ReadyPages(frames_N)
 
     def fetch(self, wanted_N: Tensor) -> ReadyPages:

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-from memory_tiers.base import KVGeometry, Rows
-
-NOWHERE = -1
+from memory_tiers.base import NOWHERE, KVGeometry, Rows
 
 
 class PageTable:

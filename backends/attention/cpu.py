@@ -1,14 +1,7 @@
 """The attention kernel in C++ for CPUs, built by the compiler at hand and called through ctypes."""
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +10,9 @@ from torch import Tensor
 
 from backends.attention.base import Attended, FrameSelection
 from backends.attention.reference import Reference
+from memory_tiers.native import load_library
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.cpp", "score.cpp", "cpu_vector.h"))
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 ENTRIES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # Below this, waking a second thread takes longer than the read.
 BYTES_PER_THREAD = 1 << 20
@@ -36,10 +29,6 @@ SEGMENT = 64
 QUERIES_PER_PASS = 4
 
 
-class UnavailableError(Exception):
-    """The compiled kernel cannot be had here; the message says why."""
-
-
 class Cpu(Reference):
     """Compiled decode for one head size, and scores; prefill is torch's fused operator."""
 
@@ -47,7 +36,7 @@ class Cpu(Reference):
 
     def __init__(self, head_dim: int) -> None:
         """Build the kernel, or load it from the cache; raises UnavailableError."""
-        library = _library(head_dim)
+        library = load_library("attention", SOURCES, (f"-DHEAD_DIM={head_dim}",))
         self.head_dim = head_dim
         self._entries = _entries(library, "attend", ARGUMENTS)
         self._scores = _entries(library, "score", SCORE_ARGUMENTS)
@@ -140,54 +129,3 @@ def unsupported(
     if not 1 <= page_size <= 64:
         return f"a page has {page_size} slots, not 1 to 64"
     return None
-
-
-@lru_cache
-def _library(head_dim: int) -> ctypes.CDLL:
-    """The loaded kernel for one head size."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        raise UnavailableError("there is no C++ compiler: g++ is not on PATH and CXX names none")
-    flags = (*FLAGS, f"-DHEAD_DIM={head_dim}")
-    path = _cache_folder() / f"attention-{_fingerprint(compiler, flags)}.so"
-    try:
-        if not path.exists():
-            _build(compiler, flags, path)
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise UnavailableError(f"{path} cannot be written or loaded: {error}") from error
-
-
-def _cache_folder() -> Path:
-    """Where built kernels stay."""
-    named = os.environ.get("KVLOOM_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "kvloom"
-
-
-def _fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
-    """Names all that a build depends on: sources, flags, compiler and processor."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
-    parts = [*(source.read_text() for source in SOURCES), *flags, version.stdout, _processor()]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _processor() -> str:
-    """The instruction sets of this processor, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    known = (line for line in lines if line.startswith(("flags", "Features")))
-    return next(known, platform.processor())
-
-
-def _build(compiler: str, flags: tuple[str, ...], path: Path) -> None:
-    """Compile to a private file, then rename: another process never loads half a library."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        part = Path(folder) / path.name
-        units = [str(source) for source in SOURCES if source.suffix == ".cpp"]
-        command = [compiler, *flags, *units, "-o", str(part)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            errors = [line for line in done.stderr.splitlines() if "error" in line]
-            raise UnavailableError(f"{compiler} failed: {(errors or ['no message'])[0]}")
-        part.replace(path)

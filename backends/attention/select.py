@@ -5,8 +5,9 @@ import logging
 import torch
 
 from backends.attention.base import AttentionKernel
-from backends.attention.cpu import Cpu, UnavailableError, unsupported
+from backends.attention.cpu import Cpu, unsupported
 from backends.attention.reference import Reference
+from memory_tiers.native import UnavailableError
 
 NAMES = ("auto", Reference.name, Cpu.name)
 

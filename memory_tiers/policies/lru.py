@@ -16,7 +16,7 @@ class Lru(EvictionPolicy):
         self._now = 0
         self._used_F = torch.full((num_frames,), EMPTY, device=device)
 
-    def touch(self, frames_N: Tensor) -> None:
+    def touch(self, frames_N: Tensor, pages_N: Tensor) -> None:
         """See EvictionPolicy."""
         self._now += 1
         self._used_F[frames_N] = self._now

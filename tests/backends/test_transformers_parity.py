@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from backends.attention.cpu import Cpu, UnavailableError
+from backends.attention.cpu import Cpu
+from memory_tiers.native import UnavailableError
 from tests.backends.engines import (
     FAMILIES,
     LENGTHS,

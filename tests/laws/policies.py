@@ -32,7 +32,8 @@ class Cache:
             self._evict(short, [self.frame_of[page] for page in pages if page in self.frame_of])
         free = iter(sorted(set(range(self.num_frames)) - set(self.frame_of.values())))
         self.frame_of |= {page: next(free) for page in absent}
-        self.policy.touch(torch.tensor([self.frame_of[page] for page in pages]))
+        frames_N = torch.tensor([self.frame_of[page] for page in pages])
+        self.policy.touch(frames_N, torch.tensor(pages))
 
     def _evict(self, count: int, pinned: Sequence[int]) -> None:
         pinned_F = torch.zeros(self.num_frames, dtype=torch.bool)

@@ -114,7 +114,7 @@ def test_a_plan_that_touches_the_policy_is_no_plan(monkeypatch):
     plan = CacheManager.plan
 
     def touching(self, wanted_N):
-        self._policy.touch(self.table.frame_TP[0, wanted_N].clamp(min=0))
+        self._policy.touch(self.table.frame_TP[0, wanted_N].clamp(min=0), wanted_N)
         return plan(self, wanted_N)
 
     monkeypatch.setattr(CacheManager, "plan", touching)

@@ -57,7 +57,7 @@ def test_naming_victims_changes_nothing(cache):
     policy = policy_of(cache)
     policy.start(8, CPU)
     for frame in (3, 1, 4, 0, 5):
-        policy.touch(torch.tensor([frame]))
+        policy.touch(torch.tensor([frame]), torch.tensor([frame]))
     nobody_F = torch.zeros(8, dtype=torch.bool)
     first = policy.victims(2, nobody_F)
     assert torch.equal(policy.victims(2, nobody_F), first)
@@ -68,7 +68,7 @@ def test_naming_victims_changes_nothing(cache):
 def test_a_policy_that_starts_again_remembers_nothing(cache):
     policy = policy_of(cache)
     policy.start(4, CPU)
-    policy.touch(torch.arange(4))
+    policy.touch(torch.arange(4), torch.arange(4))
     policy.start(4, CPU)
     assert policy.victims(4, torch.zeros(4, dtype=torch.bool)).numel() == 0
 

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from backends.attention import cpu
 from backends.attention.base import Attended, AttentionKernel, merge
-from backends.attention.cpu import Cpu, UnavailableError
+from backends.attention.cpu import Cpu
 from backends.attention.reference import BLOCK_ROWS, Reference
 from backends.attention.select import choose_kernel
+from memory_tiers import native
+from memory_tiers.native import UnavailableError
 from tests.parity.exact import (
     SCALE,
     assert_agrees,
@@ -75,8 +77,8 @@ def test_decode_serves_every_sixteenth_head_size(dtype, head_dim):
 
 @pytest.mark.parametrize("without", ["-mno-avx512f", "-mno-avx"])
 def test_older_processors_get_the_same_answer(without, monkeypatch):
-    monkeypatch.setattr(cpu, "FLAGS", (*cpu.FLAGS, without))
-    monkeypatch.setattr(cpu, "_library", cpu._library.__wrapped__)
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, without))
+    monkeypatch.setattr(cpu, "load_library", native.load_library.__wrapped__)
     kernel = kernel_of("cpu-cpp", torch.float32, 80, 16)
     for dtype in DTYPES:
         query, pool, selection = decode_case(dtype, 7, 80, 16)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from backends.attention.base import AttentionKernel
-from backends.attention.cpu import Cpu, UnavailableError, unsupported
+from backends.attention.cpu import Cpu, unsupported
 from backends.attention.select import choose_kernel
+from memory_tiers.native import UnavailableError
 
 
 def choose(name: str, **changes: object) -> AttentionKernel:

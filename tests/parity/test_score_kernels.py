@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from backends.attention import cpu
-from backends.attention.cpu import Cpu, UnavailableError
+from backends.attention.cpu import Cpu
 from backends.attention.reference import Reference
+from memory_tiers import native
+from memory_tiers.native import UnavailableError
 from memory_tiers.summary_store import SEGMENT
 from sparse_algos.base import Algorithm, Retriever, dot_scores
 from sparse_algos.retrieve.oracle_topk import OracleTopK
@@ -127,8 +129,8 @@ def test_the_head_size_of_a_build_limits_no_summary(head_dim, entries):
 
 @pytest.mark.parametrize("without", ["-mno-avx512f", "-mno-avx"])
 def test_older_processors_score_the_same(without, monkeypatch):
-    monkeypatch.setattr(cpu, "FLAGS", (*cpu.FLAGS, without))
-    monkeypatch.setattr(cpu, "_library", cpu._library.__wrapped__)
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, without))
+    monkeypatch.setattr(cpu, "load_library", native.load_library.__wrapped__)
     for dtype in DTYPES:
         case = case_of(dtype, 80, 7, 130)
         scores_RQP = case.scored_by(kernel_of("cpu-cpp"))
