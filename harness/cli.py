@@ -15,10 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
+from harness.build import build
 from harness.cell import prepare, run_cell
 from harness.record import RunRecord
 from harness.settings import validated
 from harness.store import write_record
+from harness.studies.base import Study
 from harness.table import render
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -50,7 +52,11 @@ def _run(config: DictConfig) -> int:
     overrides = list(HydraConfig.get().overrides.task)
     try:
         composed = _resolved(config)
-        prepared = prepare(validated(composed))
+        settings = validated(composed)
+        if settings.study is not None:
+            study: Study = build(settings.study, "study")
+            return study.run(settings, console)
+        prepared = prepare(settings)
     except (ValueError, OmegaConfBaseException) as error:
         _complain(_one_line(error))
         return USAGE

@@ -138,7 +138,9 @@ class Named(Strict):
 
 
 class Settings(Strict):
-    """One run."""
+    """One run; study: what to do instead of serving requests, such as a replay of traces."""
+
+    study: Component | None
 
     algo: AlgoSettings
     partition: PartitionSettings

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from backends.attention.base import AttentionKernel
+from backends.index import Index
 from backends.paged_attention import LayerRules, PagedAttention
 from backends.transformers.engine import TransformersBackend
 from backends.transformers.loading import (
@@ -82,9 +83,8 @@ def assemble(
     memory = CacheManager(plan.geometry, table, tiers, policy, Counters())
     attention = PagedAttention(
         algorithm=algorithm,
-        mapper=build_mapper(settings, algorithm),
         memory=memory,
-        index=_index(algorithm, plan, table),
+        index=_index(settings, algorithm, plan, memory, kernel),
         kernel=kernel,
         rules=LayerRules(
             info.windowed_layers | frozenset(range(algorithm.dense_layers)),
@@ -100,10 +100,19 @@ def assemble(
     )
 
 
-def _index(algorithm: Algorithm, plan: Plan, table: PageTable) -> SummaryStore | None:
+def _index(
+    settings: Settings,
+    algorithm: Algorithm,
+    plan: Plan,
+    memory: CacheManager,
+    kernel: AttentionKernel,
+) -> Index | None:
     if algorithm.retrieve is None:
         return None
     geometry = plan.geometry
     spec = algorithm.retrieve.summary_spec(geometry.head_dim, geometry.dtype)
     partitions = -(-plan.max_tokens // algorithm.retrieve.partition_size)
-    return SummaryStore(spec, geometry.num_layers * table.num_rows, partitions, geometry.device)
+    num_rows = geometry.num_layers * memory.table.num_rows
+    store = SummaryStore(spec, num_rows, partitions, geometry.device)
+    mapper = build_mapper(settings, algorithm)
+    return Index(algorithm.retrieve, mapper, store, memory, kernel)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -127,6 +127,19 @@ class EvictionPolicy(ABC):
         """At most `count` filled frames to give up, int64, worst first; never a pinned one."""
 
 
+class TableView(NamedTuple):
+    """A frame table as a kernel reads it.
+
+    Flat: cells_C[page] is the frame, or NOWHERE, and the others are None. In two levels: of pages
+    64 g .. 64 g + 63 those are here whose bits are set in bits_G[g], and their frames lie in this
+    order from cells_C[base_G[g]] on. cells_C and base_G are int32, bits_G is int64.
+    """
+
+    cells_C: Tensor
+    base_G: Tensor | None = None
+    bits_G: Tensor | None = None
+
+
 class FrameTable(ABC):
     """Where the pages of one tier are: frames by page id. Updates name each page once."""
 
@@ -141,6 +154,10 @@ class FrameTable(ABC):
     @abstractmethod
     def remove(self, pages_N: Tensor) -> None:
         """These pages, which were here, are gone."""
+
+    @abstractmethod
+    def view(self) -> TableView:
+        """The table as it lies in memory, for kernels; valid until the next update."""
 
     @abstractmethod
     def num_bytes(self) -> dict[str, int]:

@@ -195,7 +195,7 @@ def assert_frames_are_conserved(memory: Any) -> None:
 
 def assert_summaries_are_given_back(system: System) -> None:
     """One sequence after the other, each in another slot, takes the summaries of one."""
-    index, peaks = system.attention.index, []
+    index, peaks = system.attention.index.store, []
     for uid in ("long", "middle-long", "the other long"):
         system.context(uid, LENGTHS["long"])
         peaks.append(index.peak_segments)

@@ -225,9 +225,9 @@ def poison(system: System) -> None:
         frames_F = tier.allocate(tier.num_free)
         tier.pool_FPSD[frames_F] = torch.nan
         tier.free(frames_F)
-    index = system.attention.index
-    if index is None:
+    if system.attention.index is None:
         return
+    index = system.attention.index.store
     table, retrieve = system.memory.table, system.attention.algorithm.retrieve
     rows_R = torch.arange(system.shape.layers * table.num_rows)
     partitions = table.pages_per_row * table.geometry.page_tokens // retrieve.partition_size
