@@ -230,7 +230,7 @@ def poison(system: System) -> None:
     index = system.attention.index.store
     table, retrieve = system.memory.table, system.attention.algorithm.retrieve
     rows_R = torch.arange(system.shape.layers * table.num_rows)
-    partitions = table.pages_per_row * table.geometry.page_tokens // retrieve.partition_size
+    partitions = table.max_tokens // retrieve.partition_size
     index.reserve(rows_R, partitions)
     rows_N = rows_R.repeat_interleave(partitions)
     partition_N = torch.arange(partitions).repeat(len(rows_R))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-import memory_tiers.manager
+import memory_tiers.mover
 from backends.attention.reference import Reference
 from backends.paged_attention import PagedAttention
 from memory_tiers.base import EvictionPolicy, PageSelection
@@ -91,7 +91,7 @@ def test_a_kernel_that_scales_wrongly_answers_something_else(monkeypatch):
 
 def test_a_copy_that_mixes_up_pages_changes_the_answer(monkeypatch):
     monkeypatch.setattr(
-        memory_tiers.manager,
+        memory_tiers.mover,
         "copy_pages",
         lambda source, from_N, target, to_N, counters: copy_pages(
             source, from_N.flip(0), target, to_N, counters
@@ -114,7 +114,7 @@ def test_a_plan_that_touches_the_policy_is_no_plan(monkeypatch):
     plan = CacheManager.plan
 
     def touching(self, wanted_N):
-        self._policy.touch(self.table.frame_TP[0, wanted_N].clamp(min=0), wanted_N)
+        self.fast.policy.touch(self.frames(wanted_N).clamp(min=0), wanted_N)
         return plan(self, wanted_N)
 
     monkeypatch.setattr(CacheManager, "plan", touching)

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 
-import memory_tiers.manager
+import memory_tiers.mover
 from memory_tiers.copies import copy_pages
 from tests.laws.configs import CACHES, HIERARCHIES, PLACEMENTS, options, settings_of
 from tests.laws.laws import (
@@ -14,6 +14,7 @@ from tests.laws.laws import (
     assert_frames_are_conserved,
     assert_planning_moves_nothing,
     converse,
+    frames_of,
     names,
     page_bytes,
 )
@@ -36,8 +37,8 @@ def small_system(algo: str, tier: str, cache: str) -> System:
 def partly_resident(system: System, count: int, seed: int) -> torch.Tensor:
     """Ids of stored pages, some in the fast tier and some only below it."""
     memory = system.memory
-    stored_N = (memory.table.frame_TP >= 0).any(0).nonzero().squeeze(1)
-    resident = memory.table.frame_TP[0, stored_N] >= 0
+    stored_N = (frames_of(memory) >= 0).any(0).nonzero().squeeze(1)
+    resident = memory.frames(stored_N) >= 0
     generator = torch.Generator().manual_seed(seed)
     halves = []
     for half_N in (stored_N[resident], stored_N[~resident]):
@@ -64,7 +65,7 @@ def test_a_plan_takes_the_pages_it_wants_from_nobody(tier, cache):
     plan = system.memory.plan(wanted_N)
     assert not set(plan.victims_N.tolist()) & set(wanted_N.tolist())
     system.memory.execute(plan)
-    assert (system.memory.table.frame_TP[0, wanted_N] >= 0).all()
+    assert (system.memory.frames(wanted_N) >= 0).all()
 
 
 @hierarchies
@@ -79,7 +80,7 @@ def test_bytes_moved_are_those_of_the_copies(tier, cache, algo, monkeypatch):
         copy_pages(source, from_N, target, to_N, counters)
         assert torch.equal(source.pool_FPSD[from_N], target.pool_FPSD[to_N])
 
-    monkeypatch.setattr(memory_tiers.manager, "copy_pages", watched)
+    monkeypatch.setattr(memory_tiers.mover, "copy_pages", watched)
     system = converse(small_system(algo, tier, cache))
     assert seen.total() > 0
     assert system.memory.counters.current.bytes_moved == seen
@@ -107,7 +108,7 @@ def test_frames_are_conserved(tier, cache, algo, seed):
         system.release(uid)
         assert_frames_are_conserved(memory)
     assert all(tier.num_free == tier.num_frames for tier in memory.tiers)
-    assert (memory.table.frame_TP < 0).all() and not memory.table.dirty_P.any()
+    assert (frames_of(memory) < 0).all() and not memory.fast.changed_F.any()
     assert memory.table.dead_P is None or not memory.table.dead_P.any()
     assert memory.tiers[0].frame_bytes == page_bytes(system) == PAGE_BYTES
     assert all(tier.peak_bytes > 0 for tier in memory.tiers)
@@ -140,7 +141,7 @@ def test_a_page_that_did_not_change_is_not_written_back_twice(tier, cache):
     system = small_system("dense", tier, cache)
     system.context("long", 150)
     fast, lower = names(system)
-    pages_N = (system.memory.table.frame_TP >= 0).any(0).nonzero().squeeze(1)
+    pages_N = (frames_of(system.memory) >= 0).any(0).nonzero().squeeze(1)
     first_N, second_N = pages_N[:FAST_PAGES], pages_N[-FAST_PAGES:]
     for wanted_N in (first_N, second_N, first_N):
         system.memory.fetch(wanted_N)
