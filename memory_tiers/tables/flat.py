@@ -1,4 +1,4 @@
-"""A frame for every page id, whether the page exists or not."""
+"""Where pages are, the plain way: one cell for every page that could exist."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ from memory_tiers.base import NOWHERE, FrameTable, TableView
 
 
 class Flat(FrameTable):
-    """Preallocated for the whole address space: 4 bytes a page id."""
+    """Frames by page id, int32, taken for the whole address space at once."""
 
     def __init__(self, num_pages: int, device: torch.device) -> None:
-        """Nothing is anywhere."""
+        """No page is anywhere yet."""
         self.device = device
         self._cells_C = torch.full((num_pages,), NOWHERE, dtype=torch.int32, device=device)
 
@@ -20,7 +20,7 @@ class Flat(FrameTable):
 
     def place(self, pages_N: Tensor, frames_N: Tensor) -> None:
         """See FrameTable."""
-        self._cells_C[pages_N] = frames_N.int()
+        self._cells_C[pages_N] = frames_N.to(torch.int32)
 
     def remove(self, pages_N: Tensor) -> None:
         """See FrameTable."""
@@ -31,5 +31,5 @@ class Flat(FrameTable):
         return TableView(self._cells_C)
 
     def num_bytes(self) -> dict[str, int]:
-        """See FrameTable."""
+        """See FrameTable: all of it is `cells`."""
         return {"cells": self._cells_C.nbytes}
