@@ -7,7 +7,7 @@ from torch import Tensor
 
 from memory_tiers.base import NOWHERE, EvictionPolicy, FrameTable
 from memory_tiers.page_table import PageTable
-from memory_tiers.tiers.arena import Arena
+from memory_tiers.tiers.base import Tier
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Level:
 
     def __init__(
         self,
-        tier: Arena,
+        tier: Tier,
         table: FrameTable,
         policy: EvictionPolicy | None,
         pages: PageTable | None = None,

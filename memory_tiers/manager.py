@@ -19,7 +19,7 @@ from memory_tiers.hierarchy import Hierarchy
 from memory_tiers.level import Level, Move
 from memory_tiers.page_table import PageTable
 from memory_tiers.sharing import Sharing
-from memory_tiers.tiers.arena import Arena
+from memory_tiers.tiers.base import Tier
 
 
 class CacheManager:
@@ -60,14 +60,16 @@ class CacheManager:
         self._hierarchy.mover.counters = counters
 
     @property
-    def tiers(self) -> tuple[Arena, ...]:
+    def tiers(self) -> tuple[Tier, ...]:
         """The tiers of the levels."""
         return tuple(level.tier for level in self.levels)
 
     @property
     def pool_FPSD(self) -> Tensor:
         """The frames that attention reads, [F, 2, S, D]."""
-        return self.fast.tier.pool_FPSD
+        pool_FPSD = self.fast.tier.pool_FPSD
+        assert pool_FPSD is not None, f"{self.fast.name} cannot be attended to"
+        return pool_FPSD
 
     @property
     def num_fast_frames(self) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from memory_tiers.page_table import PageTable
+from memory_tiers.tables.column import PagedColumn
 
 LONG_AGO = -(2**30)
 
@@ -21,7 +22,7 @@ class WorkingSets:
         self._table = table
         self._window = window
         self._now = 0
-        self._latest_P = torch.full((table.num_pages,), LONG_AGO, dtype=torch.int32, device=device)
+        self._latest = PagedColumn(table.num_pages, torch.int32, LONG_AGO, device)
         self._latest_WB = torch.zeros(window, table.num_sequences, dtype=torch.int64, device=device)
 
     @property
@@ -32,13 +33,13 @@ class WorkingSets:
     def use(self, pages_N: Tensor) -> None:
         """These pages, each named once, are used in this step."""
         owner_N = self._table.sequences_of(pages_N)
-        latest_N = self._latest_P[pages_N]
+        latest_N = self._latest.read(pages_N)
         cell_N = latest_N.long() % self._window * self._latest_WB.shape[1] + owner_N
         known_N = (latest_N > self._now - self._window).long()
         counts = self._latest_WB.view(-1)
         counts.index_add_(0, cell_N, -known_N)
         self._latest_WB[self._now % self._window].index_add_(0, owner_N, torch.ones_like(owner_N))
-        self._latest_P[pages_N] = self._now
+        self._latest.write(pages_N, torch.full_like(latest_N, self._now))
 
     def end_step(self) -> None:
         """The next step begins; what was last used `window` steps ago leaves the sets."""
@@ -48,4 +49,4 @@ class WorkingSets:
     def forget(self, slot: int) -> None:
         """The sequence is gone."""
         self._latest_WB[:, slot] = 0
-        self._latest_P[self._table.pages_of_sequence(slot)] = LONG_AGO
+        self._latest.release(self._table.pages_of_sequence(slot))
