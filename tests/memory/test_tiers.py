@@ -254,6 +254,15 @@ def test_a_disk_that_fills_up_loses_only_what_was_being_written(folder, python, 
     assert same(disk.read(frames_N), new_NPSD)
 
 
+@pytest.mark.parametrize("python", [False, True], ids=IMPLEMENTATIONS)
+def test_half_a_page_is_no_page(folder, python):
+    disk, content_NPSD = make_disk(folder, python=python, direct=False), pages(1, geometry())
+    with files_end_at(100), pytest.raises(OutOfDiskError, match="No space left"):
+        disk.write(torch.tensor([0]), content_NPSD)
+    with pytest.raises(DamagedPagesError):
+        disk.read(torch.tensor([0]))
+
+
 def test_a_write_that_fails_for_another_reason_names_it(folder):
     disk = make_disk(folder)
     reader, writer = os.pipe()
