@@ -67,24 +67,15 @@ std::vector<iovec> parts_of(const Job& job, int64_t start, int64_t stop) {
 
 // Whether all the bytes of a run of frames were moved.
 bool move_run(Job& job, int64_t start, int64_t stop) {
-  std::vector<iovec> parts = parts_of(job, start, stop);
-  iovec* part = parts.data();
-  int64_t offset = job.frames[start] * job.bytes, left = (stop - start) * job.bytes;
-  while (left) {
-    const int count = parts.data() + parts.size() - part;
-    const ssize_t moved = job.writes ? pwritev(job.fd, part, count, offset)
-                                     : preadv(job.fd, part, count, offset);
-    if (moved < 0 && errno == EINTR) continue;
-    if (moved < 0) job.error = errno;
-    if (moved <= 0) return false;
-    offset += moved, left -= moved;
-    for (size_t gone = moved; gone;) {
-      const size_t step = std::min(gone, part->iov_len);
-      part->iov_base = (char*)part->iov_base + step, part->iov_len -= step, gone -= step;
-      if (!part->iov_len) part++;
-    }
-  }
-  return true;
+  const std::vector<iovec> parts = parts_of(job, start, stop);
+  const int64_t offset = job.frames[start] * job.bytes;
+  ssize_t moved;
+  do {
+    moved = job.writes ? pwritev(job.fd, parts.data(), parts.size(), offset)
+                       : preadv(job.fd, parts.data(), parts.size(), offset);
+  } while (moved < 0 && errno == EINTR);
+  if (moved < 0) job.error = errno;
+  return moved == (stop - start) * job.bytes;
 }
 
 void serve(Job& job, int64_t start, int64_t stop) {

@@ -52,14 +52,14 @@ class DiskFile:
             os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_RANDOM)
 
     def refuse(self, error: int, what: str) -> OSError | OutOfDiskError:
-        """The exception for a write that the system refused; what: happened, with its amount."""
-        if error not in FULL:
+        """The exception for a write that failed; what: happened; error: 0 where it came short."""
+        if error and error not in FULL:
             return OSError(f"{self._key}.path={str(self._folder)!r}: {what}: {os.strerror(error)}")
         free = shutil.disk_usage(self._folder).free
         return OutOfDiskError(
             f"{self._key}.size asks for {self._size} bytes in {str(self._folder)!r}, {free} are "
-            f"free, and {what}: {os.strerror(error)}; lower {self._key}.size or backend.max_batch, "
-            f"or name a roomier folder in {self._key}.path"
+            f"free, and {what}: {os.strerror(error or errno.ENOSPC)}; lower {self._key}.size or "
+            f"backend.max_batch, or name a roomier folder in {self._key}.path"
         )
 
     def _preallocate(self) -> None:

@@ -187,13 +187,8 @@ class PythonRequests(Requests):
 
 def _move_run(call: SystemCall, fd: int, memory_NB: Tensor, offset: int) -> int | None:
     """Move all bytes; the system's error, 0 where it only came short, None where all is well."""
-    rest = memory_NB.flatten().numpy().data
+    memory = memory_NB.flatten().numpy().data
     try:
-        while rest:
-            moved = call(fd, [rest], offset)
-            if moved == 0:
-                return 0
-            rest, offset = rest[moved:], offset + moved
+        return None if call(fd, [memory], offset) == len(memory) else 0
     except OSError as error:
         return error.errno
-    return None

@@ -17,7 +17,7 @@ from memory_tiers.manager import CacheManager
 from memory_tiers.partition.identity import Identity
 from memory_tiers.policies.lru import Lru
 from memory_tiers.summary_store import SummaryStore
-from memory_tiers.tiers.arena import Arena
+from memory_tiers.tiers.base import Tier
 from sparse_algos.base import Retriever, Selection
 from sparse_algos.evict.streaming import Streaming
 from sparse_algos.retrieve.quest import Quest
@@ -148,7 +148,9 @@ def test_a_share_of_the_longest_mate_is_noticed(monkeypatch):
 
 def test_a_release_that_keeps_the_dead_leaves_a_trace(monkeypatch):
     monkeypatch.setattr(
-        CacheManager, "release", lambda self, slot: self._free(self.table.pages_of_sequence(slot))
+        CacheManager,
+        "release",
+        lambda self, slot: self._hierarchy.free(self.table.pages_of_sequence(slot)),
     )
     with pytest.raises(AssertionError):
         attention_laws.test_a_reused_slot_shows_no_trace_of_its_last_sequence("streaming", "auto")
@@ -161,10 +163,10 @@ def test_a_store_that_keeps_what_was_released_grows(monkeypatch):
 
 
 def test_an_arena_that_loses_a_frame_is_noticed(monkeypatch):
-    free = Arena.free
-    monkeypatch.setattr(Arena, "free", lambda self, frames_N: free(self, frames_N[1:]))
+    free = Tier.free
+    monkeypatch.setattr(Tier, "free", lambda self, frames_N: free(self, frames_N[1:]))
     with pytest.raises(AssertionError, match="lost frames"):
-        memory_laws.test_frames_are_conserved("hbm", "lru", "dense", 0)
+        memory_laws.assert_conserves_frames("hbm", "lru", "dense", seed=0)
 
 
 def test_an_evictor_that_keeps_everything_exceeds_its_budget(monkeypatch):
