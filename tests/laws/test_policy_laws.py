@@ -97,6 +97,18 @@ def test_naming_victims_changes_nothing(cache):
 
 
 @caches
+def test_what_was_forgotten_is_not_given_up(cache):
+    policy = policy_of(cache)
+    policy.start(8, CPU)
+    for _ in range(2):
+        policy.touch(torch.arange(4), torch.arange(4))
+    policy.touch(torch.arange(4, 8), torch.arange(4, 8))
+    policy.forget(torch.tensor([1, 6]))
+    named = policy.victims(8, torch.zeros(8, dtype=torch.bool))
+    assert sorted(named.tolist()) == [0, 2, 3, 4, 5, 7]
+
+
+@caches
 def test_a_policy_that_starts_again_remembers_nothing(cache):
     policy = policy_of(cache)
     policy.start(4, CPU)
@@ -172,16 +184,17 @@ def test_what_a_policy_remembers_does_not_grow_with_the_pages_it_has_seen(cache)
 
 # Random ranks frames by their number and keeps no history.
 @pytest.mark.parametrize("cache", [cache for cache in CACHES if cache != "random"])
-def test_a_frame_that_is_filled_again_has_no_history(cache):
+@pytest.mark.parametrize("gone", range(3))
+def test_a_frame_that_is_filled_again_has_no_history(cache, gone):
     orders = []
-    for refilled in (0, 3):
+    for refilled in (gone, 3):
         policy = policy_of(cache)
         policy.start(4, CPU)
         page_of = {0: 0, 1: 1, 2: 2}
         for frame in (0, 0, 0, 0, 1, 1, 1, 2, 0):
             policy.touch(torch.tensor([frame]), torch.tensor([page_of[frame]]))
-        policy.forget(torch.tensor([0]))
-        del page_of[0]
+        policy.forget(torch.tensor([gone]))
+        del page_of[gone]
         page_of[refilled] = 9
         policy.touch(torch.tensor([refilled]), torch.tensor([9]))
         named = policy.victims(4, torch.zeros(4, dtype=torch.bool)).tolist()

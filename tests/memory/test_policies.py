@@ -79,6 +79,15 @@ def test_arc_is_that_on_long_traces_too(seed, num_frames):
     assert_is_the_textbook(Arc(), PlainArc(num_frames, late=True), trace)
 
 
+@pytest.mark.parametrize("num_frames", [6, 10])
+def test_arc_is_that_where_the_pages_change_too(num_frames):
+    generator = torch.Generator().manual_seed(0)
+    hot_N = torch.randint(12, (300,), generator=generator)
+    wide_N = torch.randint(100, 125, (300,), generator=generator)
+    trace = torch.cat((hot_N, wide_N, hot_N[:100])).tolist()
+    assert_is_the_textbook(Arc(), PlainArc(num_frames, late=True), trace)
+
+
 @pytest.mark.parametrize("num_frames", [20, 60])
 @pytest.mark.parametrize("seed", range(2))
 def test_arc_hits_like_the_arc_of_the_paper(seed, num_frames):
