@@ -158,7 +158,7 @@ def test_freed_slabs_are_reused(name, step):
 
 # Pages placed, removed and placed once more, each a group and the slots in it, and cells dealt.
 REUSED = {
-    "emptied": ((0, 0, 64), (0, 0, 64), (1, 0, 64), 64),
+    "emptied": ((0, 0, 32), (0, 0, 32), (1, 0, 32), 32),
     "halved": ((0, 0, 64), (0, 20, 52), (1, 0, 32), 64),
     "halved twice": ((0, 0, 64), (0, 10, 58), (1, 0, 16), 64),
 }
