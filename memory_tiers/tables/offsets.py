@@ -6,6 +6,7 @@ Layouts that pack clusters of any size need it; a row is one (layer, row) of the
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from memory_tiers.tables.segments import GROUP, Segments
@@ -38,16 +39,20 @@ class PartitionOffsets:
         num_partitions = first_RP.shape[1]
         assert num_partitions <= self.max_partitions, f"{num_partitions} partitions are too many"
         self.release(rows_R)
-        partition_P = torch.arange(num_partitions, device=rows_R.device)
-        addresses_RP = (rows_R * self._groups_per_row * GROUP).unsqueeze(1) + partition_P
-        extents_RP2 = torch.stack((first_RP, count_RP), dim=-1).to(torch.int32)
-        self._segments.write(addresses_RP, extents_RP2)
+        extents_RP2 = torch.stack((first_RP.int(), count_RP.int()), dim=-1)
+        whole_RP2 = F.pad(extents_RP2, (0, 0, 0, -num_partitions % GROUP))
+        groups_RW = self._groups(rows_R, whole_RP2.shape[1] // GROUP)
+        self._segments.write_groups(groups_RW.flatten(), whole_RP2.view(-1, GROUP, 2))
 
     def release(self, rows_R: Tensor) -> None:
         """Forget every partition of these rows, each named once, and give their segments back."""
-        groups = torch.arange(self._groups_per_row, device=rows_R.device)
-        self._segments.release((rows_R.unsqueeze(1) * self._groups_per_row + groups).flatten())
+        self._segments.release(self._groups(rows_R, self._groups_per_row).flatten())
 
     def num_bytes(self) -> dict[str, int]:
         """Bytes allocated now: `directory`, `segments` in use, and `reserved` beyond them."""
         return self._segments.num_bytes()
+
+    def _groups(self, rows_R: Tensor, num_groups: int) -> Tensor:
+        """The first groups of each row, [R, W]."""
+        group_W = torch.arange(num_groups, device=rows_R.device)
+        return (rows_R * self._groups_per_row).unsqueeze(1) + group_W

@@ -1,7 +1,7 @@
 """What metadata costs: bytes per table and per tier, in all and per slot, from real tables."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from memory_tiers.base import FrameTable
@@ -24,6 +24,10 @@ class TableBytes:
     def total(self) -> int:
         """All bytes that are allocated."""
         return self.used + self.reserved
+
+    def times(self, factor: float) -> "TableBytes":
+        """The same table for `factor` times the rows."""
+        return replace(self, used=round(self.used * factor), reserved=round(self.reserved * factor))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,14 @@ class MetadataBytes:
     def per_live_slot(self, tier: Tier) -> float:
         """Bytes on a tier for each page in the fast tier."""
         return self.on(tier) / self.num_live
+
+    def times(self, factor: float) -> "MetadataBytes":
+        """The same layout for `factor` times the rows: every table has a fixed size per row."""
+        return MetadataBytes(
+            tables=tuple(table.times(factor) for table in self.tables),
+            num_slots=round(self.num_slots * factor),
+            num_live=round(self.num_live * factor),
+        )
 
 
 def two_level_bytes(

@@ -37,8 +37,15 @@ class Segments:
     def write(self, addresses_N: Tensor, values_N: Tensor) -> None:
         """Set values, each address named once; segments come to be where there are none."""
         group_N = addresses_N >> 6
-        self._reserve(group_N[self._directory_G[group_N] == FILL_SEGMENT])
+        absent_U = group_N[self._directory_G[group_N] == FILL_SEGMENT].unique()
+        self._reserve(absent_U)
+        self._pool_NE[self._directory_G[absent_U].long()] = self._fill
         self._pool_NE.view(-1, *self._pool_NE.shape[2:])[self._places(addresses_N)] = values_N
+
+    def write_groups(self, groups_U: Tensor, values_UE: Tensor) -> None:
+        """Set all 64 values of groups, each named once: [U, 64, ...]."""
+        self._reserve(groups_U[self._directory_G[groups_U] == FILL_SEGMENT])
+        self._pool_NE[self._directory_G[groups_U].long()] = values_UE
 
     def release(self, groups_U: Tensor) -> None:
         """Give back the segments of these groups, each named once; they hold the fill again."""
@@ -61,22 +68,20 @@ class Segments:
         segment_N = self._directory_G[addresses_N >> 6].long()
         return (segment_N << 6) + (addresses_N & (GROUP - 1))
 
-    def _reserve(self, groups_N: Tensor) -> None:
-        """Allocate segments for groups that have none."""
-        if not groups_N.numel():
+    def _reserve(self, groups_U: Tensor) -> None:
+        """Allocate segments, which hold anything, for groups that have none, each named once."""
+        if not groups_U.numel():
             return
-        group_U = groups_N.unique()
-        if len(group_U) > len(self._free):
-            self._grow(len(group_U) - len(self._free))
-        kept = len(self._free) - len(group_U)
+        if len(groups_U) > len(self._free):
+            self._grow(len(groups_U) - len(self._free))
+        kept = len(self._free) - len(groups_U)
         taken_U = self._free[kept:]
         self._free = self._free[:kept].clone()
-        self._pool_NE[taken_U.long()] = self._fill
-        self._directory_G[group_U] = taken_U
+        self._directory_G[groups_U] = taken_U
 
     def _grow(self, least: int) -> None:
         have = len(self._pool_NE)
-        size = have + max(least, have // 4)
+        size = have + max(least, have // 2)
         pool_NE = self._pool_NE.new_empty((size, *self._pool_NE.shape[1:]))
         pool_NE[:have] = self._pool_NE
         fresh = torch.arange(size - 1, have - 1, -1, dtype=torch.int32, device=pool_NE.device)

@@ -6,17 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from memory_tiers.base import NOWHERE
 from memory_tiers.native import UnavailableError
-from memory_tiers.tables.column import PagedColumn
 from memory_tiers.tables.flat import Flat
-from memory_tiers.tables.offsets import PartitionOffsets
 from memory_tiers.tables.segments import GROUP
 from memory_tiers.tables.slabs import Slabs, popcount
 from memory_tiers.tables.slabs_cpp import CompiledSlabs
 from memory_tiers.tables.two_level import TwoLevel
+from tests.memory.real_bytes import real_bytes
 
 CPU = torch.device("cpu")
 NUM_PAGES = 5 * GROUP + 17
@@ -95,23 +93,6 @@ def check_layout(table, plain) -> None:
     assert table.num_bytes()["segments"] == 4 * sum(capacities)
 
 
-def tensors_of(thing) -> list[Tensor]:
-    """Every tensor that an object of ours keeps, through its parts."""
-    if isinstance(thing, Tensor):
-        return [thing]
-    if isinstance(thing, list):
-        return [one for part in thing for one in tensors_of(part)]
-    ours = type(thing).__module__.startswith("memory_tiers.tables")
-    return tensors_of(list(vars(thing).values())) if ours and hasattr(thing, "__dict__") else []
-
-
-def real_bytes(thing, *constants: str) -> int:
-    """Bytes of the storage behind the tensors of an object, without its constants."""
-    names = [name for name in vars(thing) if name not in constants]
-    found = [one for name in names for one in tensors_of(getattr(thing, name))]
-    return sum({one.data_ptr(): one.untyped_storage().nbytes() for one in found}.values())
-
-
 CONSTANTS = ("_slot_E", "_class_of_E1")
 
 
@@ -173,6 +154,35 @@ def test_freed_slabs_are_reused(name, step):
         table.place(pages_N + shift, pages_N)
         table.remove(pages_N + shift)
     assert len(table.view().cells_C) == cells
+
+
+# Pages placed, removed and placed once more, each a group and the slots in it, and cells dealt.
+REUSED = {
+    "emptied": ((0, 0, 32), (0, 0, 32), (1, 0, 32), 32),
+    "halved": ((0, 0, 64), (0, 20, 52), (1, 0, 32), 64),
+    "halved twice": ((0, 0, 64), (0, 10, 58), (1, 0, 16), 64),
+}
+
+
+@pytest.mark.parametrize("name", ["torch", "compiled"])
+@pytest.mark.parametrize("case", REUSED)
+def test_cells_that_are_given_up_are_dealt_before_new_ones(name, case):
+    table, (*steps, dealt) = made(name), REUSED[case]
+    placed, removed, again = (
+        group * GROUP + torch.arange(first, stop) for group, first, stop in steps
+    )
+    table.place(placed, placed)
+    table.remove(removed)
+    table.place(again, again)
+    assert table._num_dealt == dealt
+
+
+@pytest.mark.parametrize("name", ["torch", "compiled"])
+def test_a_slab_that_a_group_grew_out_of_is_dealt_again(name):
+    table = made(name)
+    for page in (0, 1, GROUP):
+        table.place(torch.tensor([page]), torch.tensor([page]))
+    assert table._num_dealt == 1 + 2
 
 
 @pytest.mark.parametrize("name", ["torch", "compiled"])
@@ -237,63 +247,3 @@ def test_without_a_compiler_the_two_level_table_is_torch(monkeypatch):
 def test_popcount_counts_bits(numbers):
     expected = [(number % 2**64).bit_count() for number in numbers]
     assert popcount(torch.tensor(numbers)).tolist() == expected
-
-
-@examples
-@given(
-    st.lists(st.tuples(st.booleans(), st.integers(0, 999)), max_size=25),
-    st.sampled_from([(torch.int64, 0), (torch.int32, -7), (torch.float32, 0.5)]),
-)
-def test_a_column_is_a_dict_with_a_default(actions, kind):
-    dtype, fill = kind
-    column, plain = PagedColumn(NUM_PAGES, dtype, fill, CPU), {}
-    for write, seed in actions:
-        draw = random.Random(seed)
-        if write:
-            pages = draw.sample(range(NUM_PAGES), draw.randint(0, 40))
-            values = [draw.randrange(1000) for _ in pages]
-            pages_N = torch.tensor(pages, dtype=torch.int64)
-            column.write(pages_N, torch.tensor(values, dtype=dtype))
-            plain |= dict(zip(pages, values, strict=True))
-        else:
-            groups = torch.tensor(sorted(draw.sample(range(6), draw.randint(1, 6))))
-            pages_N = (groups.unsqueeze(1) * GROUP + torch.arange(GROUP)).flatten()
-            column.release(pages_N)
-            plain = {page: plain[page] for page in plain if page not in set(pages_N.tolist())}
-        expected = [plain.get(page, fill) for page in range(NUM_PAGES)]
-        assert torch.equal(column.read(ALL), torch.tensor(expected, dtype=dtype))
-        parts = column.num_bytes()
-        assert sum(parts.values()) == real_bytes(column)
-        written = {page // GROUP for page in plain}
-        assert parts["segments"] == len(written) * GROUP * dtype.itemsize
-
-
-def test_a_column_refuses_parts_of_groups():
-    column = PagedColumn(NUM_PAGES, torch.int64, 0, CPU)
-    for pages_N in (torch.arange(63), torch.arange(1, 65)):
-        with pytest.raises(AssertionError, match="no whole groups"):
-            column.release(pages_N)
-
-
-@examples
-@given(st.lists(st.tuples(st.integers(-1, 150), st.integers(0, 999)), max_size=15))
-def test_partition_offsets_are_a_dict(actions):
-    offsets, plain = PartitionOffsets(6, 150, CPU), {}
-    for count, seed in actions:
-        draw = random.Random(seed)
-        rows = draw.sample(range(6), draw.randint(1, 4))
-        rows_R = torch.tensor(rows)
-        plain = {key: plain[key] for key in plain if key[0] not in rows}
-        if count < 0:
-            offsets.release(rows_R)
-        else:
-            first_RP = torch.tensor([draw.choices(range(999), k=count) for _ in rows]).long()
-            offsets.write(rows_R, first_RP, first_RP % 50)
-            for row, first_P in zip(rows, first_RP.tolist(), strict=True):
-                plain |= {(row, at): (first, first % 50) for at, first in enumerate(first_P)}
-        first_RC, count_RC = offsets.read(torch.arange(6), torch.arange(150).expand(6, -1))
-        assert first_RC.dtype == count_RC.dtype == torch.int32
-        found = torch.stack((first_RC, count_RC), -1).tolist()
-        expected = [[list(plain.get((row, at), (0, 0))) for at in range(150)] for row in range(6)]
-        assert found == expected
-        assert sum(offsets.num_bytes().values()) == real_bytes(offsets)
