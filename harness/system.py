@@ -1,5 +1,6 @@
 """A complete running system, built from settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from backends.transformers.loading import (
 from harness.build import build, build_mapper
 from harness.preflight import Plan
 from harness.settings import DummyModel, LocalModel, Settings
+from memory_tiers.base import KVGeometry
 from memory_tiers.counters import Counters
 from memory_tiers.level import Level
 from memory_tiers.manager import CacheManager
@@ -76,7 +78,7 @@ def assemble(
     kernel: AttentionKernel,
 ) -> TransformersBackend:
     """An engine of its own memory over a model that others may share."""
-    memory = _memory(settings, plan)
+    memory = build_memory(settings, plan.geometry, plan.sequences, plan.max_tokens, plan.frames)
     attention = PagedAttention(
         algorithm=algorithm,
         memory=memory,
@@ -101,21 +103,27 @@ def assemble(
     )
 
 
-def _memory(settings: Settings, plan: Plan) -> CacheManager:
+def build_memory(
+    settings: Settings,
+    geometry: KVGeometry,
+    sequences: int,
+    max_tokens: int,
+    num_frames: Mapping[str, int],
+) -> CacheManager:
     """Empty levels, fastest first, and what says who may keep what."""
-    table = PageTable(plan.geometry, plan.sequences, plan.max_tokens)
+    table = PageTable(geometry, sequences, max_tokens)
     names = settings.tier.levels
     levels = []
     for depth, name in enumerate(names):
         arena = settings.tier.arenas[name]
-        tier = build(arena, f"tier.{name}", name, plan.frames[name], plan.geometry)
-        device = plan.geometry.device if depth == 0 else torch.device("cpu")
+        tier = build(arena, f"tier.{name}", name, num_frames[name], geometry)
+        device = geometry.device if depth == 0 else torch.device("cpu")
         frames = build(settings.metadata.table, "metadata.table", table.num_pages, device)
         policy = build(settings.cache.policy, "cache.policy") if name != names[-1] else None
         levels.append(Level(tier, frames, policy, table if depth == 0 else None))
     rule = build(settings.budget.rule, "budget.rule") if settings.budget.rule else None
     sharing = Sharing(table, rule, settings.budget.window)
-    return CacheManager(plan.geometry, table, tuple(levels), sharing, Counters())
+    return CacheManager(geometry, table, tuple(levels), sharing, Counters())
 
 
 def _index(

@@ -78,6 +78,8 @@ class TransformersBackend(Backend):
         peaks = {tier.name: tier.peak_bytes for tier in self.attention.memory.tiers}
         if self.attention.index is not None:
             peaks["index"] = self.attention.index.store.peak_bytes
+        tables = self.attention.memory.peak_tables
+        peaks["page_tables"] = sum(sum(parts.values()) for parts in tables.values())
         return peaks
 
     def reset_counters(self) -> None:
