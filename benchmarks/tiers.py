@@ -26,7 +26,7 @@ from backends.transformers.plug import Step, plug_in
 from harness.build import build_algorithm
 from memory_tiers.counters import Counters
 
-CHUNK = 4096
+CHUNK = 1024
 HIERARCHIES = {
     "hbm": ["tier=hbm"],
     "hbm+cpu, HBM 1/8": ["tier=hbm+cpu", "tier.hbm.size=0.125"],
