@@ -110,7 +110,10 @@ def _needed(settings: Settings, algorithm: Algorithm, plan: Plan) -> tuple[int, 
     geometry = plan.geometry
     heads, size = geometry.num_kv_heads, geometry.page_tokens
     chunk = min(settings.backend.chunk_tokens, plan.max_tokens)
-    chunk_pages = heads * min(-(-chunk // size) + 1, -(-plan.max_tokens // size))
+    partition = algorithm.retrieve.partition_size if algorithm.retrieve else 1
+    # Beside the chunk, the rest of a partition that began before it.
+    chunk_pages = -(-chunk // size) + 1 + max(0, -(-partition // size) - 1)
+    chunk_pages = heads * min(chunk_pages, -(-plan.max_tokens // size))
     rows = plan.sequences * heads
     needs = [
         (chunk_pages, f"{heads} kv heads x a chunk of {chunk} tokens"),
@@ -118,7 +121,7 @@ def _needed(settings: Settings, algorithm: Algorithm, plan: Plan) -> tuple[int, 
     ]
     if algorithm.retrieve is not None:
         tokens = min(algorithm.retrieve.most_tokens(plan.max_tokens), plan.max_tokens)
-        pages = -(-tokens // algorithm.retrieve.partition_size)
+        pages = -(-tokens // min(partition, size))
         pages = min(pages, -(-plan.max_tokens // size))
         needs.append((rows * pages, f"{rows} rows x {tokens} selected tokens"))
     return max(needs)

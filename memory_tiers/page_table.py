@@ -48,15 +48,13 @@ class PageTable:
         return (first_LK1 + torch.arange(self.pages_per_row, device=device)).flatten()
 
     def alive(self, rows: Rows, partition_size: int) -> Tensor | None:
-        """Which partitions of each row still hold a token, bool [R, P]; None when all of them do.
-
-        A page holds a whole number of partitions.
-        """
+        """Which partitions of each row still hold a token, bool [R, P]; None when all do."""
         if self.dead_P is None:
             return None
         size, device = self.geometry.page_tokens, self.dead_P.device
         pages = torch.arange(-(-rows.longest // size), device=device)
         bits_RP1 = self.dead_P[rows.first_page_R.unsqueeze(1) + pages].unsqueeze(2)
-        dead_RT = (bits_RP1 >> torch.arange(size, device=device) & 1).bool().flatten(1)
+        live_RT = ~(bits_RP1 >> torch.arange(size, device=device) & 1).bool().flatten(1)
         num_tokens = -(-rows.longest // partition_size) * partition_size
-        return ~dead_RT[:, :num_tokens].unflatten(1, (-1, partition_size)).all(dim=2)
+        live_RT = torch.nn.functional.pad(live_RT, (0, num_tokens - live_RT.shape[1]))
+        return live_RT.unflatten(1, (-1, partition_size)).any(dim=2)

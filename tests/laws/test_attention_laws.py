@@ -55,7 +55,8 @@ def fast_bytes_for(algo: str, partition: str, shape: Shape = SHAPE) -> int:
     retrieve = algorithm_with(settings, TIGHT_BUDGET).retrieve
     pages = shape.kv_heads * 3
     if retrieve is not None:
-        per_row = min(-(-TIGHT_BUDGET // retrieve.partition_size), 12)
+        size = min(retrieve.partition_size, settings.partition.page_tokens)
+        per_row = min(-(-TIGHT_BUDGET // size), 12)
         pages = max(pages, 3 * shape.kv_heads * per_row)
     return (pages + 1) * settings.partition.page_tokens * shape.head_dim * 2 * 4
 

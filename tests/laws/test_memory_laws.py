@@ -134,6 +134,24 @@ def test_the_least_memory_that_preflight_accepts_is_enough(tier, algo, partition
     pytest.fail("preflight accepts nothing")
 
 
+def test_the_pages_of_a_partition_that_began_before_a_chunk_have_room_too():
+    def of(pages: int) -> System:
+        settings = settings_of(
+            "quest of 32",
+            tier="hbm+cpu",
+            fast_bytes=pages * PAGE_BYTES,
+            max_batch=1,
+            chunk_tokens=50,
+        )
+        return build_system(settings, SHAPE, TIGHT_BUDGET)
+
+    with pytest.raises(ValueError, match="a chunk of 50 tokens"):
+        of(11)
+    system = of(12)
+    for count in (31, 50, 50):
+        system.context("long", count)
+
+
 @hierarchies
 @caches
 def test_a_page_that_did_not_change_is_not_written_back_twice(tier, cache):
