@@ -14,6 +14,13 @@ from memory_tiers.summary_store import SEGMENT, SummaryStore
 from sparse_algos.base import Retriever, Selection, Visible
 
 
+class Keys(NamedTuple):
+    """Keys of consecutive tokens of all kv heads of a sequence, and which are still there."""
+
+    key_KTD: Tensor
+    held_KT: Tensor
+
+
 class Selected(NamedTuple):
     """Partitions of each row, and the pages that hold them."""
 
@@ -40,6 +47,9 @@ class Index:
         self._kernel = kernel
         self._page_tokens = memory.geometry.page_tokens
 
+    def rebuild(self, layer: int, batch: Batch) -> None:
+        """Form partitions anew where that is due, before the batch's tokens are stored."""
+
     def update(self, layer: int, batch: Batch, key_ND: Tensor) -> None:
         """Summarise new keys, rows outermost [R * M, D], which are in their pages already."""
         size = self.retrieve.partition_size
@@ -56,7 +66,8 @@ class Index:
 
     def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected:
         """What each query row reads."""
-        scores_NGP = self._score(layer, batch, query_NGD)
+        num_partitions = -(-batch.longest // self.retrieve.partition_size)
+        scores_NGP = self._score(layer, batch, query_NGD, num_partitions)
         rows, visible, table = batch.query_rows(layer), batch.visible, self._memory.table
         alive = table.alive(rows, self.retrieve.partition_size)
         if alive is not None:
@@ -76,13 +87,17 @@ class Index:
         for layer in range(self._memory.geometry.num_layers):
             self.store.release(rows_K + layer * table.num_rows)
 
+    def waste_pages(self, num_tokens: int) -> int:
+        """Pages that a row of so many tokens takes at most beyond those of its tokens."""
+        return self._mapper.waste_pages(self.retrieve.most_partitions(num_tokens))
+
     def _build(self, layer: int, batch: Batch) -> None:
         """Summarise every partition that a chunk of one sequence touched, from its pages."""
         size, stop = self.retrieve.partition_size, batch.longest
         first, last = (stop - batch.new) // size, -(-stop // size)
-        keys_KTD, held_KT = self._keys(layer, batch, first * size)
-        missing = (last - first) * size - keys_KTD.shape[1]
-        keys_KPSD = pad(keys_KTD, (0, 0, 0, missing)).unflatten(1, (-1, size))
+        key_KTD, held_KT = self._keys(layer, batch, first * size)
+        missing = (last - first) * size - key_KTD.shape[1]
+        keys_KPSD = pad(key_KTD, (0, 0, 0, missing)).unflatten(1, (-1, size))
         live_KPS = pad(held_KT, (0, missing)).unflatten(1, (-1, size))
         built = self.retrieve.build(keys_KPSD.flatten(0, 1), live_KPS.flatten(0, 1))
         rows_K = batch.index_rows(layer)
@@ -90,8 +105,8 @@ class Index:
         rows_N = rows_K.repeat_interleave(len(partition_P))
         self.store.write(rows_N, partition_P.repeat(len(rows_K)), built)
 
-    def _keys(self, layer: int, batch: Batch, start: int) -> tuple[Tensor, Tensor]:
-        """Keys from token `start` on, [K, T, D], and whether each is still there, bool [K, T].
+    def _keys(self, layer: int, batch: Batch, start: int) -> Keys:
+        """Keys from token `start` on.
 
         The pages of the chunk are in the fast tier; those before it may have left it, or the
         memory for good.
@@ -104,14 +119,13 @@ class Index:
         if start // page < (stop - batch.new) // page:
             self._memory.fetch(pages_KP[there_KP])
         frames_KP = table.frame_TP[0, pages_KP].masked_fill(~there_KP, 0)
-        keys_KTD = self._memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
+        key_KTD = self._memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
         tokens = slice(start % page, start % page + stop - start)
-        return keys_KTD[:, tokens], there_KP.repeat_interleave(page, dim=1)[:, tokens]
+        return Keys(key_KTD[:, tokens], there_KP.repeat_interleave(page, dim=1)[:, tokens])
 
-    def _score(self, layer: int, batch: Batch, query_NGD: Tensor) -> Tensor:
+    def _score(self, layer: int, batch: Batch, query_NGD: Tensor, num_partitions: int) -> Tensor:
         """Relevance of each row's partitions to its queries, float32 [N, G, P]."""
         rows_R, retrieve = batch.index_rows(layer), self.retrieve
-        num_partitions = -(-batch.longest // retrieve.partition_size)
         query_RQD = query_NGD.view(len(rows_R), -1, query_NGD.shape[-1])
         if retrieve.scored is None:
             scores_RQP = retrieve.score(self.store.read(rows_R, num_partitions), query_RQD)

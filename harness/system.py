@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from backends.attention.base import AttentionKernel
+from backends.cluster_index import ClusterIndex
 from backends.index import Index
 from backends.paged_attention import LayerRules, PagedAttention
 from backends.transformers.engine import TransformersBackend
@@ -23,10 +24,15 @@ from memory_tiers.counters import Counters
 from memory_tiers.manager import CacheManager
 from memory_tiers.page_table import PageTable
 from memory_tiers.summary_store import SummaryStore
-from sparse_algos.base import Algorithm
+from sparse_algos.base import Algorithm, PartitionKind
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ROOT / "models" / "bundled"
+INDEXES: dict[PartitionKind, type[Index]] = {
+    "token": Index,
+    "block": Index,
+    "cluster": ClusterIndex,
+}
 
 
 def choose_device(name: str) -> torch.device:
@@ -78,7 +84,7 @@ def assemble(
         build(settings.tier.arenas[name], f"tier.{name}", name, plan.frames[name], plan.geometry)
         for name in levels
     )
-    table = PageTable(plan.geometry, plan.sequences, plan.max_tokens, len(levels))
+    table = PageTable(plan.geometry, plan.sequences, plan.max_tokens, len(levels), plan.own_pages)
     policy = build(settings.cache.policy, "cache.policy")
     memory = CacheManager(plan.geometry, table, tiers, policy, Counters())
     attention = PagedAttention(
@@ -111,8 +117,8 @@ def _index(
         return None
     geometry = plan.geometry
     spec = algorithm.retrieve.summary_spec(geometry.head_dim, geometry.dtype)
-    partitions = -(-plan.max_tokens // algorithm.retrieve.partition_size)
+    partitions = algorithm.retrieve.most_partitions(plan.max_tokens)
     num_rows = geometry.num_layers * memory.table.num_rows
     store = SummaryStore(spec, num_rows, partitions, geometry.device)
     mapper = build_mapper(settings, algorithm)
-    return Index(algorithm.retrieve, mapper, store, memory, kernel)
+    return INDEXES[algorithm.retrieve.kind](algorithm.retrieve, mapper, store, memory, kernel)

@@ -122,6 +122,14 @@ class PartitionMapper(ABC):
     def to_pages(self, selection: Selection, rows: Rows, layout: Layout) -> PageSelection:
         """Pages that hold the selected partitions, each once per row."""
 
+    def own_pages(self, num_tokens: int, partitions: int, page_tokens: int) -> int:
+        """Pages of a row behind those of its tokens, at most: where partitions leave these."""
+        return 0
+
+    def waste_pages(self, partitions: int) -> int:
+        """Pages of a row that so many partitions cost at most beyond those of its tokens."""
+        return 0
+
 
 class EvictionPolicy(ABC):
     """Remembers the use of frames and names those that may go."""

@@ -12,7 +12,8 @@ class PhaseCounters:
     a page that several rows of a step select counts for each; slots_wanted: slots that the
     algorithm asked for; slots_context: slots that dense attention would have read;
     pages_wanted, pages_hit: pages asked of the cache manager, and found in the fast tier;
-    pages_evicted: pages that left the fast tier; bytes_moved: by tier pair, such as `cpu->hbm`.
+    pages_evicted: pages that left the fast tier; bytes_moved: by tier pair, such as `cpu->hbm`;
+    slots_placed: slots of pages given to clusters; slots_padding: those that will hold no token.
     """
 
     steps: int = 0
@@ -24,6 +25,8 @@ class PhaseCounters:
     pages_wanted: int = 0
     pages_hit: int = 0
     pages_evicted: int = 0
+    slots_placed: int = 0
+    slots_padding: int = 0
     bytes_moved: Counter[str] = field(default_factory=Counter)
 
 

@@ -150,6 +150,10 @@ class CacheManager:
         if self.table.dead_P is not None:
             self.table.dead_P[pages_N] = 0
 
+    def free(self, pages_N: Tensor) -> None:
+        """Forget pages whose tokens are elsewhere."""
+        self._free(pages_N)
+
     def _free(self, pages_N: Tensor) -> None:
         """Give back every frame of these pages."""
         self._drop_from_fast(pages_N[self.table.frame_TP[0, pages_N] != NOWHERE])

@@ -10,12 +10,21 @@ class PageTable:
     """Frames by page id and tier, and which pages changed since they were last written back."""
 
     def __init__(
-        self, geometry: KVGeometry, num_sequences: int, max_tokens: int, tiers: int
+        self,
+        geometry: KVGeometry,
+        num_sequences: int,
+        max_tokens: int,
+        tiers: int,
+        own_pages: int = 0,
     ) -> None:
-        """Room for `num_sequences` sequences of at most `max_tokens` tokens."""
+        """Room for `num_sequences` sequences of at most `max_tokens` tokens.
+
+        own_pages: pages of a row behind those of its tokens, for partitions that leave these.
+        """
         self.geometry = geometry
         self.num_rows = num_sequences * geometry.num_kv_heads
-        self.pages_per_row = -(-max_tokens // geometry.page_tokens)
+        self.token_pages = -(-max_tokens // geometry.page_tokens)
+        self.pages_per_row = self.token_pages + own_pages
         num_pages = geometry.num_layers * self.num_rows * self.pages_per_row
         device = geometry.device
         self.frame_TP = torch.full((tiers, num_pages), NOWHERE, device=device)

@@ -110,9 +110,9 @@ class TransformersBackend(Backend):
     def _check_fits(self, request: Request) -> None:
         geometry, table = self.attention.memory.geometry, self.attention.memory.table
         takes = f"request {request.uid} takes up to {request.most_tokens} tokens"
-        if request.most_tokens > (room := table.pages_per_row * geometry.page_tokens):
+        if request.most_tokens > (room := table.token_pages * geometry.page_tokens):
             raise ValueError(f"{takes}, the page table has room for {room}; lower task.length")
-        if (needed := geometry.pages_for(request.most_tokens)) > self._total_pages:
+        if (needed := self.attention.pages_for(request.most_tokens)) > self._total_pages:
             last = self.attention.memory.tiers[-1]
             raise ValueError(
                 f"{takes} = {needed} pages, tier.{last.name}.size holds {self._total_pages}; "
@@ -123,7 +123,7 @@ class TransformersBackend(Backend):
         """Give slots to waiting requests while the last tier can hold all that they may store."""
         while self._waiting and self._free_slots:
             request = self._waiting[0]
-            needed = self.attention.memory.geometry.pages_for(request.most_tokens)
+            needed = self.attention.pages_for(request.most_tokens)
             if sum(self._promised_pages.values()) + needed > self._total_pages:
                 return
             self._waiting.popleft()

@@ -14,9 +14,14 @@ from harness.settings import Settings, validated
 
 CONF = Path(__file__).parents[2] / "conf"
 PAGE_TOKENS = 16
-# Algorithms with other settings than their option has, for what only those can show.
+# Algorithms with other settings than their option has, for what only those can show. Under the
+# name of an option they stand in its place.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "quest of 8": ("quest", {"block_tokens": 8}),
+    "retroinfer": (
+        "retroinfer",
+        {"sinks": 2, "recents": 5, "cluster_tokens": 4, "rebuild_every": 8, "segment_tokens": 50},
+    ),
     "quest of 32": ("quest", {"block_tokens": 32, "sinks": 0, "recents": 1}),
 }
 
@@ -89,7 +94,7 @@ def placements() -> Iterator[tuple[str, str]]:
                 yield algo, partition
 
 
-ALGORITHMS = [*options("algo"), *VARIANTS]
+ALGORITHMS = sorted({*options("algo"), *VARIANTS})
 PLACEMENTS = list(placements())
 HIERARCHIES = [tier for tier in options("tier") if num_levels(tier) > 1]
 CACHES = options("cache")

@@ -119,7 +119,7 @@ def test_frames_are_conserved(tier, cache, algo, seed):
 @pytest.mark.parametrize(("algo", "partition"), PLACEMENTS)
 @pytest.mark.parametrize("chunk_tokens", [8, 64])
 def test_the_least_memory_that_preflight_accepts_is_enough(tier, algo, partition, chunk_tokens):
-    for pages in range(1, 200):
+    for pages in range(1, 400):
         settings = settings_of(
             algo, partition, tier, fast_bytes=pages * PAGE_BYTES, chunk_tokens=chunk_tokens
         )
