@@ -44,6 +44,11 @@ class ClusterIndex(Index):
         most = retrieve.most_partitions(table.token_pages * self._page_tokens)
         self._layout = ClusterLayout(mapper, table, most)
 
+    @property
+    def peak_bytes(self) -> int:
+        """See Index; where clusters lie counts too."""
+        return super().peak_bytes + self._layout.num_bytes
+
     def update(self, layer: int, batch: Batch, key_ND: Tensor) -> None:
         """New keys wait; nothing is summarised before `rebuild`."""
 
@@ -83,7 +88,7 @@ class ClusterIndex(Index):
     def _form(self, layer: int, slot: int, due: range) -> None:
         """Cluster these tokens, and write them where the clusters lie."""
         table = self._memory.table
-        rows_K = table.rows_of(torch.tensor([slot], device=table.dirty_P.device))
+        rows_K = table.rows_of(torch.tensor([slot], device=table.geometry.device))
         first_page_K1 = table.first_page(layer, rows_K).unsqueeze(1)
         read = self._read(first_page_K1, due)
         labels_KT = self._clusters.cluster(read.key_KTD)

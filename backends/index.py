@@ -47,6 +47,11 @@ class Index:
         self._kernel = kernel
         self._page_tokens = memory.geometry.page_tokens
 
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes that were taken at one time."""
+        return self.store.peak_bytes
+
     def rebuild(self, layer: int, batch: Batch) -> None:
         """Form partitions anew where that is due, before the batch's tokens are stored."""
 

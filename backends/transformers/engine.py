@@ -100,7 +100,7 @@ class TransformersBackend(Backend):
         """See Backend."""
         peaks = {tier.name: tier.peak_bytes for tier in self.attention.memory.tiers}
         if self.attention.index is not None:
-            peaks["index"] = self.attention.index.store.peak_bytes
+            peaks["index"] = self.attention.index.peak_bytes
         return peaks
 
     def reset_counters(self) -> None:

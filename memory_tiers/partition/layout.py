@@ -32,6 +32,11 @@ class ClusterLayout:
         self._covered: dict[tuple[int, int], Covered] = {}
         self._own_pages_R = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the offset table and of what is kept beside it."""
+        return self._offsets.num_bytes + self._own_pages_R.nbytes
+
     def covered(self, layer: int, slot: int) -> Covered:
         """How far the clusters of a sequence reach."""
         return self._covered.get((layer, slot), Covered())

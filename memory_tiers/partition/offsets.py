@@ -14,6 +14,11 @@ class PartitionOffsets:
         self._first_RP = torch.zeros(num_rows, max_partitions, dtype=torch.int32, device=device)
         self._count_RP = torch.zeros_like(self._first_RP)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the table."""
+        return self._first_RP.nbytes + self._count_RP.nbytes
+
     def read(self, rows_R: Tensor, partitions_RC: Tensor) -> SlotRanges:
         """Slots of these partitions of each row, int64 [R, C]."""
         row_R1 = rows_R.unsqueeze(1)

@@ -78,7 +78,7 @@ class Read:
     """What the rows of one sparse call read; rows are (sequence, kv head, new token).
 
     times_RT: how often each row read each token; seen_R: tokens that it might have read;
-    strays: pages read that belong to another row or layer, and slots whose key is no token's.
+    strays: pages read that belong to another row or layer, or twice, and slots of no token's key.
     """
 
     layer: int
@@ -221,6 +221,7 @@ class System:
             at = (row_N.unsqueeze(1), token_NS.clamp(min=0))
             times_RT.index_put_(at, bit_NS * (token_NS >= 0), accumulate=True)
             strays += int((page_N // table.pages_per_row != own_R[row_N]).sum())
+            strays += len(row_N) - len(torch.stack((row_N, page_N)).unique(dim=1)[0])
             num_pages += len(page_N)
         seen_R = (batch.positions_RM + 1).flatten()
         return Read(layer, tuple(uids), times_RT, seen_R, strays, num_pages)
