@@ -22,6 +22,7 @@ from backends.attention.select import choose_kernel
 from harness.system import build_memory
 from memory_tiers.base import KVGeometry
 from memory_tiers.manager import CacheManager
+from memory_tiers.page_table import PageTable
 
 KV_HEADS, HEAD_DIM, GROUP, PAGE_TOKENS = 8, 128, 4, 16
 BUFFERING = 4
@@ -65,7 +66,7 @@ def make_scene(batch: int, length: int, budget: int, overrides: list[str]) -> Sc
     per_step = rows * budget // PAGE_TOKENS
     frames = {"hbm": (1 + BUFFERING) * per_step, "cpu": rows * pages}
     settings = make_settings(["tier=hbm+cpu", *overrides])
-    memory = build_memory(settings, geometry, batch, length, frames)
+    memory = build_memory(settings, PageTable(geometry, batch, length), frames)
     first_R = memory.table.first_page(0, torch.arange(rows))
     stored_N = (first_R.unsqueeze(1) + torch.arange(pages)).flatten()
     for slot in range(batch):

@@ -65,7 +65,8 @@ def build_mapper(settings: Settings, algorithm: Algorithm) -> PartitionMapper:
         refusals.append(refusal)
     raise ValueError(
         f"algo={algorithm.name} and partition={settings.partition.name} do not fit: "
-        f"{'; '.join(refusals)}; use partition=auto with blocks of one page or with tokens"
+        f"{'; '.join(refusals)}; use partition=auto, with blocks that divide a page or are whole "
+        "pages"
     )
 
 

@@ -19,6 +19,7 @@ TRANSFER = Quantity(unit="ms", direction="lower", source="client")
 PAGES = Quantity(unit="pages", direction="lower", source="accounting")
 HIT_RATE = Quantity(unit="fraction", direction="higher", source="accounting")
 AMPLIFICATION = Quantity(unit="ratio", direction="lower", source="accounting")
+WASTE = Quantity(unit="fraction", direction="lower", source="accounting")
 SPARSITY = Quantity(unit="fraction", direction=None, source="accounting")
 
 # Fewest observations with which the largest one bounds the percentile with 95 % confidence.
@@ -78,6 +79,7 @@ def kv_metrics(arm: ArmResult) -> dict[str, Metric]:
             n=decode.slots_wanted,
             aggregation="ratio of sums",
         ),
+        "padding_waste": padding_waste(phases.values()),
         "achieved_sparsity": achieved_sparsity(decode),
         "kv_cache_hit_rate": hit_rate(decode, num_tiers=len(kv_tiers(arm))),
         "buffering_to_mandatory": buffering(decode),
@@ -93,6 +95,15 @@ def kv_metrics(arm: ArmResult) -> dict[str, Metric]:
         **moved_metrics(arm),
         **peak_metrics(arm),
     }
+
+
+def padding_waste(phases: Iterable[PhaseCounters]) -> Metric:
+    """The share of slots, of those that clusters took, which will never hold a token."""
+    placed = padding = 0
+    for phase in phases:
+        placed, padding = placed + phase.slots_placed, padding + phase.slots_padding
+    value = quotient(padding, placed) if placed else 0.0
+    return WASTE.metric(value, n=placed, aggregation="ratio of sums")
 
 
 def achieved_sparsity(decode: PhaseCounters) -> Metric:

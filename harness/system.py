@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from backends.attention.base import AttentionKernel
+from backends.cluster_index import ClusterIndex
 from backends.index import Index
 from backends.paged_attention import LayerRules, PagedAttention
 from backends.scheduler import Schedule
@@ -21,17 +22,21 @@ from backends.transformers.loading import (
 from harness.build import build, build_mapper
 from harness.preflight import Plan
 from harness.settings import DummyModel, LocalModel, Settings
-from memory_tiers.base import KVGeometry
 from memory_tiers.counters import Counters
 from memory_tiers.level import Level
 from memory_tiers.manager import CacheManager
 from memory_tiers.page_table import PageTable
 from memory_tiers.sharing import Sharing
 from memory_tiers.summary_store import SummaryStore
-from sparse_algos.base import Algorithm
+from sparse_algos.base import Algorithm, PartitionKind
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ROOT / "models" / "bundled"
+INDEXES: dict[PartitionKind, type[Index]] = {
+    "token": Index,
+    "block": Index,
+    "cluster": ClusterIndex,
+}
 
 
 def choose_device(name: str) -> torch.device:
@@ -78,7 +83,8 @@ def assemble(
     kernel: AttentionKernel,
 ) -> TransformersBackend:
     """An engine of its own memory over a model that others may share."""
-    memory = build_memory(settings, plan.geometry, plan.sequences, plan.max_tokens, plan.frames)
+    table = PageTable(plan.geometry, plan.sequences, plan.max_tokens, plan.own_pages)
+    memory = build_memory(settings, table, plan.frames)
     attention = PagedAttention(
         algorithm=algorithm,
         memory=memory,
@@ -104,14 +110,10 @@ def assemble(
 
 
 def build_memory(
-    settings: Settings,
-    geometry: KVGeometry,
-    sequences: int,
-    max_tokens: int,
-    num_frames: Mapping[str, int],
+    settings: Settings, table: PageTable, num_frames: Mapping[str, int]
 ) -> CacheManager:
     """Empty levels, fastest first, and what says who may keep what."""
-    table = PageTable(geometry, sequences, max_tokens)
+    geometry = table.geometry
     names = settings.tier.levels
     levels = []
     for depth, name in enumerate(names):
@@ -137,8 +139,8 @@ def _index(
         return None
     geometry = plan.geometry
     spec = algorithm.retrieve.summary_spec(geometry.head_dim, geometry.dtype)
-    partitions = -(-plan.max_tokens // algorithm.retrieve.partition_size)
+    partitions = algorithm.retrieve.most_partitions(plan.max_tokens)
     num_rows = geometry.num_layers * memory.table.num_rows
     store = SummaryStore(spec, num_rows, partitions, geometry.device)
     mapper = build_mapper(settings, algorithm)
-    return Index(algorithm.retrieve, mapper, store, memory, kernel)
+    return INDEXES[algorithm.retrieve.kind](algorithm.retrieve, mapper, store, memory, kernel)

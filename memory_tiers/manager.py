@@ -210,6 +210,10 @@ class CacheManager:
         self._mandatory = 0
         self.sharing.end_step(self.num_fast_frames)
 
+    def free(self, pages_N: Tensor) -> None:
+        """Forget pages whose tokens are elsewhere."""
+        self._hierarchy.free(pages_N)
+
     def damaged_slots(self) -> dict[int, str]:
         """Sequences whose content was lost since the last call, and the reason."""
         found = {}
