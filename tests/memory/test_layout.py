@@ -42,7 +42,7 @@ def layout_of(mapper, page_tokens: int, max_tokens: int, most_partitions: int) -
         device=torch.device("cpu"),
     )
     own = mapper.own_pages(max_tokens, most_partitions, page_tokens)
-    return ClusterLayout(mapper, PageTable(geometry, 3, max_tokens, 1, own), most_partitions)
+    return ClusterLayout(mapper, PageTable(geometry, 3, max_tokens, own), most_partitions)
 
 
 @examples
