@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from backends.attention.base import AttentionKernel
+from backends.attention.base import AttentionKernel, SelectRule, StepInputs
 from backends.batch import Batch
 from memory_tiers.base import Layout, PageSelection, PartitionMapper, prefix_bits
 from memory_tiers.manager import CacheManager
@@ -28,6 +28,15 @@ class Selected(NamedTuple):
     pages: PageSelection
 
 
+class _Step(NamedTuple):
+    """What the layers of a decode step select by."""
+
+    batch: Batch
+    rule: SelectRule
+    columns_R: Tensor | None
+    num_partitions: int
+
+
 class Index:
     """Summaries of the partitions of every row and layer that a retriever serves."""
 
@@ -46,6 +55,8 @@ class Index:
         self._memory = memory
         self._kernel = kernel
         self._page_tokens = memory.geometry.page_tokens
+        self._in_kernel = mapper.in_order and retrieve.takes_best and retrieve.scored is not None
+        self._step: _Step | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -84,6 +95,45 @@ class Index:
             dead_P=table.dead_P,
         )
         return Selected(selection, self._mapper.to_pages(selection, rows, layout))
+
+    def step_inputs(
+        self, layer: int, batch: Batch, query_RGD: Tensor, scale: float, *, trace: bool
+    ) -> StepInputs | None:
+        """What a fused decode step takes; None where one cannot do what `select` does."""
+        if not self._in_kernel or self._memory.table.dead_P is not None:
+            return None
+        assert self.retrieve.scored is not None
+        if self._step is None or self._step.batch is not batch:
+            self._step = self._step_of(batch)
+        rows_R = batch.index_rows(layer)
+        segments = self.store.segments(self.retrieve.scored, rows_R, self._step.num_partitions)
+        return StepInputs(
+            query_RGD=query_RGD,
+            pool_FPSD=self._memory.pool_FPSD,
+            scale=scale,
+            scoring_RQE=self.retrieve.scoring_query(query_RGD),
+            segments_NCE=segments.pool_NCE,
+            directory_RW=segments.directory_RW,
+            num_tokens_R=batch.visible.num_tokens_R,
+            first_page_R=self._memory.table.first_page(layer, batch.rows_R),
+            columns_R=self._step.columns_R,
+            rule=self._step.rule,
+            table=self._memory.fast.table.view(),
+            trace=trace,
+        )
+
+    def _step_of(self, batch: Batch) -> _Step:
+        """What the layers of a step have in common."""
+        retrieve = self.retrieve
+        rule = SelectRule(
+            columns=retrieve.most_columns(batch.longest),
+            partition_size=retrieve.partition_size,
+            sinks=retrieve.sinks,
+            recents=retrieve.recents,
+            group_reduce=retrieve.group_reduce,
+        )
+        partitions = -(-batch.longest // retrieve.partition_size)
+        return _Step(batch, rule, retrieve.columns(batch.visible), partitions)
 
     def release(self, slot: int) -> None:
         """Forget a sequence."""

@@ -91,14 +91,14 @@ class PagedAttention:
         num_heads = self.memory.geometry.num_kv_heads
         query_BKMGD = query_BMHD.unflatten(2, (num_heads, -1)).transpose(1, 2)
         query_NGD = query_BKMGD.flatten(0, 2).contiguous()
-        if index is None:
-            pages = batch.every_page(layer, self.rules.window_of(layer))
-        else:
-            pages = index.select(layer, batch, query_NGD).pages
-        self._count_read(batch, pages)
         if index is not None and batch.new == 1:
-            attended = self._attend_at_once(layer, query_NGD, pages, scale)
+            attended = self._decode(index, layer, batch, query_NGD, scale)
         else:
+            if index is None:
+                pages = batch.every_page(layer, self.rules.window_of(layer))
+            else:
+                pages = index.select(layer, batch, query_NGD).pages
+            self._count_read(batch, pages)
             attended = self._attend_in_waves(query_NGD, pages, scale, shared=batch.new > 1)
         out_BKMGD = attended.out.view(query_BKMGD.shape)
         return out_BKMGD.transpose(1, 2).flatten(2, 3)
@@ -144,6 +144,25 @@ class PagedAttention:
         num_slots = -(-max(rows.longest, 1) // self._size) * self._size
         self.memory.drop_slots(rows, evict.keep(rows.num_tokens_R, batch.new, num_slots))
 
+    def _decode(
+        self, index: Index, layer: int, batch: Batch, query_RGD: Tensor, scale: float
+    ) -> Attended:
+        """Decode rows, in one call where the kernel can and every page is in the fast tier."""
+        fused = self.kernel.fused
+        step = index.step_inputs(layer, batch, query_RGD, scale, trace=False) if fused else None
+        if step is None:
+            pages = index.select(layer, batch, query_RGD).pages
+            self._count_read(batch, pages)
+            return self._attend_at_once(layer, query_RGD, pages, scale)
+        done = self.kernel.decode_step(step)
+        pages = PageSelection(done.indptr_R1, done.pages_N, done.live_N, done.wanted)
+        self._count_read(batch, pages)
+        if done.attended is None:
+            return self._attend_at_once(layer, query_RGD, pages, scale)
+        self.memory.hit(done.pages_N, done.frames_N)
+        self._prefetch_next(layer, done.pages_N, done.frames_N)
+        return done.attended
+
     def _attend_at_once(
         self, layer: int, query_NGD: Tensor, pages: PageSelection, scale: float
     ) -> Attended:
@@ -157,7 +176,7 @@ class PagedAttention:
         """Load what the next layer read in its last step, while this one attends."""
         if not self._prefetch:
             return
-        self._last_pages[layer] = pages_N
+        self._last_pages[layer] = pages_N.clone()
         predicted_N = self._last_pages.get(layer + 1)
         if predicted_N is not None:
             self.memory.prefetch(predicted_N, keep_N=frames_N)

@@ -120,8 +120,11 @@ def hit_rate(decode: PhaseCounters, *, num_tiers: int) -> Metric:
 
 
 def buffering(decode: PhaseCounters) -> Metric:
-    """Pages kept for later steps by pages that a step asked for; None with one tier."""
-    kept = decode.pages_resident - decode.pages_mandatory
+    """Pages kept for later steps by pages that a step asked for; None with one tier.
+
+    A step that asks for more than the fast tier holds keeps nothing.
+    """
+    kept = max(0, decode.pages_resident - decode.pages_mandatory)
     value = quotient(kept, decode.pages_mandatory)
     return AMPLIFICATION.metric(value, n=decode.steps, aggregation="ratio of sums")
 

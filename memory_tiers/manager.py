@@ -127,7 +127,7 @@ class CacheManager:
         self._hierarchy.mover.settle()
         self._count(pages_N, pages_N.numel(), mandatory=True)
         if len(self.levels) > 1:
-            self.fast.touch(frames_N, pages_N)
+            self.fast.touch(frames_N.long(), pages_N)
 
     def prefetch(self, wanted_N: Tensor, keep_N: Tensor) -> None:
         """Start to load those of these pages that are below, while frames `keep_N` are read."""

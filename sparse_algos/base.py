@@ -127,7 +127,8 @@ class Retriever(ABC):
 
     kind: what a partition is; scored: the summary, a vector [E], whose dot products with
     `scoring_query` are the scores, which kernels then work out where it lies; None where scores are
-    anything else, and `score` says what.
+    anything else, and `score` says what. takes_best: `select` is that of this class, which
+    kernels may do by themselves.
     """
 
     budget_tokens: int | float
@@ -137,12 +138,15 @@ class Retriever(ABC):
 
     kind: ClassVar[PartitionKind]
     scored: ClassVar[str | None] = None
+    takes_best: ClassVar[bool] = True
 
     def __init_subclass__(cls) -> None:
         """A score of its own is not the dot product that kernels would compute instead."""
         super().__init_subclass__()
         if cls.score is not Retriever.score and cls.scored is not None:
             raise TypeError(f"{cls.__name__} overrides score, so it must declare scored = None")
+        if cls.select is not Retriever.select and cls.takes_best:
+            raise TypeError(f"{cls.__name__} overrides select: it must declare takes_best = False")
 
     def __post_init__(self) -> None:
         """Check the settings that all retrievers share."""
@@ -206,6 +210,19 @@ class Retriever(ABC):
             return self.budget_tokens
         return max(self.least_budget, math.ceil(self.budget_tokens * context))
 
+    def most_columns(self, context: int) -> int:
+        """Partitions that one query may read when its sequence holds `context` tokens."""
+        partitions = -(-context // self.partition_size)
+        return min(self.most_tokens(context) // self.partition_size, partitions)
+
+    def columns(self, visible: Visible) -> Tensor | None:
+        """Partitions that each row may read, int64 [R]; None where the number is the same."""
+        if isinstance(self.budget_tokens, int) or visible.shortest == visible.longest:
+            return None
+        # In float64, as most_tokens counts: float32 makes 4 tokens of 0.3 x 10.
+        tokens_R = (visible.num_tokens_R.double() * self.budget_tokens).ceil().long()
+        return tokens_R.clamp(min=self.least_budget) // self.partition_size
+
     def select(self, scores_RGP: Tensor, visible: Visible) -> Selection:
         """The best partitions of each row within its budget, sinks and recents first."""
         size = self.partition_size
@@ -218,8 +235,8 @@ class Retriever(ABC):
         if self._fills(columns, visible):
             return Selection(best.indices.sort(dim=1).values, None)
         valid_RC = best.values > -torch.inf
-        if not isinstance(self.budget_tokens, int):
-            valid_RC &= self._within_share(columns, visible)
+        if (columns_R := self.columns(visible)) is not None:
+            valid_RC &= torch.arange(columns, device=columns_R.device) < columns_R.unsqueeze(1)
         partitions_RC = best.indices.masked_fill(~valid_RC, scores_RP.shape[1])
         partitions_RC, order_RC = partitions_RC.sort(dim=1)
         return Selection(partitions_RC, valid_RC.gather(1, order_RC))
@@ -229,12 +246,6 @@ class Retriever(ABC):
         same_budget = isinstance(self.budget_tokens, int) or visible.shortest == visible.longest
         enough = -(-visible.shortest // self.partition_size) >= columns
         return same_budget and enough and visible.alive_RP is None
-
-    def _within_share(self, columns: int, visible: Visible) -> Tensor:
-        # In float64, as most_tokens counts: float32 makes 4 tokens of 0.3 x 10.
-        tokens_R = (visible.num_tokens_R.double() * self.budget_tokens).ceil().long()
-        allowed_R = tokens_R.clamp(min=self.least_budget) // self.partition_size
-        return torch.arange(columns, device=allowed_R.device) < allowed_R.unsqueeze(1)
 
 
 def dot_scores(summary_RPE: Tensor, query_RQE: Tensor) -> Tensor:

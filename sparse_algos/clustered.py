@@ -32,6 +32,7 @@ class ClusterRetriever(Retriever):
     rebuild_every: int
 
     kind: ClassVar[PartitionKind] = "cluster"
+    takes_best: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """See Retriever."""

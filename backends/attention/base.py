@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -108,6 +108,8 @@ class AttentionKernel(ABC):
     """
 
     name: str
+    # Whether `decode_step` is one call, worth more than the parts that it is made of.
+    fused: ClassVar[bool] = False
 
     @abstractmethod
     def decode(

@@ -3,7 +3,7 @@
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ class Cpu(Reference):
     """Compiled decode for one head size, and scores; prefill is torch's fused operator."""
 
     name = "cpu-cpp"
+    fused: ClassVar[bool] = True
 
     def __init__(self, head_dim: int) -> None:
         """Build the kernel, or load it from the cache; raises UnavailableError."""

@@ -13,6 +13,7 @@ class Grouped(PartitionMapper):
     """Serves blocks of which several fill a page."""
 
     serves: ClassVar[frozenset[PartitionKind]] = frozenset({"block"})
+    in_order: ClassVar[bool] = True
 
     def refusal(self, kind: PartitionKind, partition_size: int, page_tokens: int) -> str | None:
         """See PartitionMapper."""

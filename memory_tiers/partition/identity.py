@@ -14,6 +14,7 @@ class Identity(PartitionMapper):
     """Serves blocks of exactly one page."""
 
     serves: ClassVar[frozenset[PartitionKind]] = frozenset({"block"})
+    in_order: ClassVar[bool] = True
 
     def refusal(self, kind: PartitionKind, partition_size: int, page_tokens: int) -> str | None:
         """See PartitionMapper."""

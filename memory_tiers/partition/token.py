@@ -13,6 +13,7 @@ class Token(PartitionMapper):
     """Serves single tokens: the containing pages, each once, with the chosen slots live."""
 
     serves: ClassVar[frozenset[PartitionKind]] = frozenset({"token"})
+    in_order: ClassVar[bool] = True
 
     def refusal(self, kind: PartitionKind, partition_size: int, page_tokens: int) -> str | None:
         """See PartitionMapper."""
