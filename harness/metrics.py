@@ -98,12 +98,12 @@ def kv_metrics(arm: ArmResult) -> dict[str, Metric]:
 
 
 def padding_waste(phases: Iterable[PhaseCounters]) -> Metric:
-    """The share of slots, of those that clusters took, which will never hold a token."""
-    placed = padding = 0
-    for phase in phases:
-        placed, padding = placed + phase.slots_placed, padding + phase.slots_padding
-    value = quotient(padding, placed) if placed else 0.0
-    return WASTE.metric(value, n=placed, aggregation="ratio of sums")
+    """The share of the slots given to clusters that will hold no token; null without clusters."""
+    placed, padding = (
+        sum(counts)
+        for counts in zip(*((one.slots_placed, one.slots_padding) for one in phases), strict=True)
+    )
+    return WASTE.metric(quotient(padding, placed), n=placed, aggregation="ratio of sums")
 
 
 def achieved_sparsity(decode: PhaseCounters) -> Metric:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,13 @@ from sparse_algos.base import (
     check_count,
     reduce_group,
 )
+
+
+class Best(NamedTuple):
+    """Clusters of each row, best first, and whether they fit its budget: the first ones do."""
+
+    partitions_RC: Tensor
+    fits_RC: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,13 +97,24 @@ class ClusterRetriever(Retriever):
         room_R = allowed_R - steady.sinks_R - (visible.num_tokens_R - steady.tail_R)
         absent_R1P = (sizes_RP == 0).unsqueeze(1)
         scores_RP = reduce_group(scores_RGP.masked_fill(absent_R1P, -torch.inf), self.group_reduce)
-        columns = min(self.most_tokens(visible.longest), scores_RP.shape[1])
-        best = scores_RP.topk(columns, dim=1)
-        taken_RC = sizes_RP.gather(1, best.indices).cumsum(dim=1)
-        valid_RC = (taken_RC <= room_R.unsqueeze(1)) & (best.values > -torch.inf)
-        partitions_RC = best.indices.masked_fill(~valid_RC, scores_RP.shape[1])
+        best = self._best(scores_RP, sizes_RP, room_R)
+        partitions_RC = best.partitions_RC.masked_fill(~best.fits_RC, scores_RP.shape[1])
         partitions_RC, order_RC = partitions_RC.sort(dim=1)
-        return Selection(partitions_RC, valid_RC.gather(1, order_RC), steady)
+        return Selection(partitions_RC, best.fits_RC.gather(1, order_RC), steady)
+
+    def _best(self, scores_RP: Tensor, sizes_RP: Tensor, room_R: Tensor) -> Best:
+        """Clusters in the order of their scores, as many columns as the widest row takes."""
+        most = scores_RP.shape[1]
+        columns = min(most, 1 + 2 * int(room_R.amax()) // self.cluster_tokens)
+        while True:
+            best = scores_RP.topk(columns, dim=1)
+            taken_RC = sizes_RP.gather(1, best.indices).cumsum(dim=1)
+            fits_RC = (taken_RC <= room_R.unsqueeze(1)) & (best.values > -torch.inf)
+            if columns == most or not fits_RC[:, -1].any():
+                width = int(fits_RC.sum(dim=1).amax())
+                return Best(best.indices[:, :width], fits_RC[:, :width])
+            # Clusters were smaller than they are on average.
+            columns = min(most, 2 * columns)
 
     def _allowed(self, num_tokens_R: Tensor) -> Tensor:
         if isinstance(self.budget_tokens, int):

@@ -183,6 +183,17 @@ def test_a_selection_is_the_plain_loop(seed, shapes, budget):
         assert tokens <= retriever.most_tokens(lengths[row])
 
 
+@pytest.mark.parametrize("budget", [20, 33, 39, 200])
+def test_clusters_smaller_than_planned_still_fill_the_budget(budget):
+    retriever = retroinfer(budget_tokens=budget)
+    sizes_RP, covered_R = torch.ones(2, 100, dtype=torch.int64), torch.tensor([102, 102])
+    sizes_RP[1, 60:] = 0
+    visible = Visible(torch.tensor([106, 106]), 106, clusters=Clusters(sizes_RP, covered_R))
+    selection = retriever.select(random(0, 2, 3, 100), visible)
+    expected = [min(budget - 6, 100), min(budget - 6, 60)]
+    assert selection.valid_RC.sum(1).tolist() == expected
+
+
 def taken_of(selection: Selection, lengths: list[int]) -> list[tuple[list[int], set[int]]]:
     """Clusters and other tokens that each row reads."""
     taken = []

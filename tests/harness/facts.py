@@ -71,6 +71,7 @@ def quest_arm(**changes: Any) -> ArmResult:
             prefill=PhaseCounters(
                 steps=4, pages_evicted=5, bytes_moved=Counter({"hbm->cpu": 3 * MIB})
             ),
+            question=PhaseCounters(slots_placed=64, slots_padding=24),
             decode=PhaseCounters(
                 steps=8,
                 rows=8,
@@ -81,6 +82,8 @@ def quest_arm(**changes: Any) -> ArmResult:
                 pages_wanted=400,
                 pages_hit=300,
                 pages_evicted=2,
+                slots_placed=36,
+                slots_padding=1,
                 bytes_moved=Counter({"cpu->hbm": 2 * MIB, "hbm->cpu": MIB}),
             ),
         ),

@@ -102,7 +102,12 @@ def test_an_arm_without_outcomes_has_nulls_and_no_zeros() -> None:
     client = [metric for metric in metrics.values() if metric.source == "client"]
     assert client
     assert all((metric.value, metric.status) == (None, "unobservable") for metric in client)
-    for name in ("kv_read_bytes_per_decode_step", "read_amplification", "achieved_sparsity"):
+    for name in (
+        "kv_read_bytes_per_decode_step",
+        "read_amplification",
+        "achieved_sparsity",
+        "padding_waste",
+    ):
         assert metrics[name].value is None
 
 
@@ -111,6 +116,7 @@ def test_kv_metrics_are_the_counts_of_decoding() -> None:
     expected = {
         "kv_read_bytes_per_decode_step": 4 * MIB / 8,
         "read_amplification": 300 * 16 / 3200,
+        "padding_waste": (24 + 1) / (64 + 36),
         "achieved_sparsity": 1 - 3200 / 16000,
         "kv_cache_hit_rate": 300 / 400,
         "pages_evicted": 5 + 2,
