@@ -53,9 +53,10 @@ format: $(VENV)/.installed-dev ## Let ruff fix and format the code
 model: $(VENV)/.installed ## Train the bundled model anew into build/model
 	@$(PY) -m models.training.recipe --out build/model $(ARGS)
 
-bench: $(VENV)/.installed ## Decode speed: dense against generate, and Quest against dense
+bench: $(VENV)/.installed ## Decode speed: dense against generate, Quest against dense, and kernels alone
 	@$(PY) benchmarks/dense_vs_generate.py
 	@$(PY) benchmarks/sparse_vs_dense.py
+	@$(PY) -m benchmarks.decode_attention
 
 clean: ## Remove what was built; keep the environment and the results
 	@rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

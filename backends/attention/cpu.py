@@ -57,23 +57,29 @@ class Cpu(Reference):
         assert query_RGD.dtype == pool_FPSD.dtype and pool_FPSD.is_contiguous()
         assert head_dim == pool_FPSD.shape[-1] == self.head_dim and page_size <= 64
         query_RGD = query_RGD.contiguous()
-        indptr_R1 = selection.indptr_R1.contiguous()
-        frames_N = selection.frames_N.to(torch.int32).contiguous()
-        live_N = selection.live_N.contiguous()
-        assert len(indptr_R1) == num_rows + 1 and len(frames_N) == len(live_N)
+        indptr_R1, live_N = selection.indptr_R1.contiguous(), selection.live_N.contiguous()
+        frames_N = selection.frames_N
+        if frames_N.dtype != torch.int32:
+            frames_N = frames_N.to(torch.int32)
+        frames_N, num_selected = frames_N.contiguous(), frames_N.shape[0]
+        assert indptr_R1.shape[0] == num_rows + 1 and num_selected == live_N.shape[0]
         assert indptr_R1.dtype == live_N.dtype == torch.int64
-        out_RGD = torch.empty_like(query_RGD)
-        lse_RG = torch.empty(num_rows, group_size)
-        tensors = (query_RGD, pool_FPSD, indptr_R1, frames_N, live_N, out_RGD, lse_RG)
+        out_RGD, lse_RG = torch.empty_like(query_RGD), torch.empty(num_rows, group_size)
         refused = self._entries[query_RGD.dtype](
-            *(tensor.data_ptr() for tensor in tensors),
+            query_RGD.data_ptr(),
+            pool_FPSD.data_ptr(),
+            indptr_R1.data_ptr(),
+            frames_N.data_ptr(),
+            live_N.data_ptr(),
+            out_RGD.data_ptr(),
+            lse_RG.data_ptr(),
             num_rows,
-            len(frames_N),
+            num_selected,
             num_frames,
             group_size,
             page_size,
             scale,
-            _threads_for(len(frames_N) * pool_FPSD[0].numel() * pool_FPSD.itemsize),
+            _threads_for(num_selected * 2 * page_size * head_dim * query_RGD.itemsize),
         )
         assert not refused, f"the selection points outside the pool of {num_frames} frames"
         return Attended(out_RGD, lse_RG)

@@ -11,7 +11,7 @@ from backends.attention.base import FrameSelection, SelectRule, StepInputs, Step
 from backends.attention.cpu import Cpu
 from backends.attention.reference import Reference
 from memory_tiers import native
-from memory_tiers.base import Rows
+from memory_tiers.base import Rows, TableView
 from memory_tiers.native import UnavailableError
 from memory_tiers.partition.identity import Identity
 from memory_tiers.partition.token import Token
@@ -216,6 +216,7 @@ def test_a_kernel_answers_every_step_anew():
         make_step(replace(SHAPE, tokens=[40, 900], two_levels=True, seed=3)),
         make_step(replace(SHAPE, dtype=torch.bfloat16, group_size=2)),
         first._replace(scale=0.5),
+        first._replace(table=TableView(torch.full_like(first.table.cells_C, -1))),
     ]
     for other in others:
         for step in (first, other):
