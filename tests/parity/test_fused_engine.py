@@ -51,4 +51,6 @@ def test_one_call_answers_as_its_parts(algo, case, monkeypatch):
     for name in ("rows", "pages_read", "slots_wanted", "pages_wanted"):
         assert len({getattr(count, name) for count in counts}) == 1, name
     if settings.backend.prefetch:
-        assert counts[0].pages_prefetched > 0
+        missed = counts[0].pages_hit < counts[0].pages_wanted
+        assert counts[0].pages_prefetched > 0 or not missed
+        assert missed or algo == "oracle_topk", "nothing was missed: the law is empty"
