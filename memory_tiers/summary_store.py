@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from memory_tiers.huge import huge_empty
 from sparse_algos.base import Summaries, TensorSpec
 
 SEGMENT = 64
@@ -110,10 +111,12 @@ class SummaryStore:
     def _grow(self, least: int) -> None:
         more = max(least, self._num_segments // 2)
         for name, one in self._spec.items():
-            self._pools[name] = torch.cat((self._pools[name], self._pool(one, more)))
+            grown = self._pool(one, self._num_segments + more)
+            grown[: self._num_segments] = self._pools[name]
+            self._pools[name] = grown
         fresh = torch.arange(self._num_segments, self._num_segments + more, device=self._device)
         self._free = torch.cat((self._free, fresh))
         self._num_segments += more
 
     def _pool(self, one: TensorSpec, count: int) -> Tensor:
-        return torch.empty((count, SEGMENT, *one.shape), dtype=one.dtype, device=self._device)
+        return huge_empty((count, SEGMENT, *one.shape), one.dtype, self._device)

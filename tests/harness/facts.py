@@ -1,6 +1,6 @@
 """Small runs whose metrics can be computed by hand, for the tests of records."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -84,10 +84,14 @@ def quest_arm(**changes: Any) -> ArmResult:
                 pages_evicted=2,
                 slots_placed=36,
                 slots_padding=1,
+                pages_mandatory=400,
+                pages_resident=1000,
+                exposed_s=0.5,
+                transfer_s=defaultdict(float, {"cpu->hbm": 0.75, "hbm->cpu": 0.25}),
                 bytes_moved=Counter({"cpu->hbm": 2 * MIB, "hbm->cpu": MIB}),
             ),
         ),
-        peak_bytes={"hbm": MIB, "cpu": 4 * MIB, "index": 65536},
+        peak_bytes={"hbm": MIB, "cpu": 4 * MIB, "index": 65536, "page_tables": 999},
         page_bytes=4096,
         page_tokens=16,
         effective={"kernel": "cpu", "threads": 1},

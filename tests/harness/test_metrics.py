@@ -119,6 +119,9 @@ def test_kv_metrics_are_the_counts_of_decoding() -> None:
         "padding_waste": (24 + 1) / (64 + 36),
         "achieved_sparsity": 1 - 3200 / 16000,
         "kv_cache_hit_rate": 300 / 400,
+        "buffering_to_mandatory": 600 / 400,
+        "kv_transfer_ms_per_decode_step": 1000 / 8,
+        "kv_transfer_exposed_ms_per_decode_step": 500 / 8,
         "pages_evicted": 5 + 2,
         "kv_bytes_moved_hbm_to_cpu": 4 * MIB,
         "kv_bytes_moved_hbm_to_cpu_per_decode_step": MIB / 8,
@@ -127,6 +130,7 @@ def test_kv_metrics_are_the_counts_of_decoding() -> None:
         "peak_mem_bytes_hbm": MIB,
         "peak_mem_bytes_cpu": 4 * MIB,
         "index_bytes": 65536,
+        "page_table_bytes": 999,
     }
     assert {name: metric.value for name, metric in metrics.items()} == pytest.approx(expected)
 

@@ -127,7 +127,7 @@ def test_memory_that_cannot_be_had_is_recorded(
     def refused(*_: object, **__: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr("memory_tiers.tiers.arena.mmap.mmap", refused)
+    monkeypatch.setattr("memory_tiers.huge.mmap.mmap", refused)
     code, (record,) = run(SMALL, tmp_path, monkeypatch)
     assert code == 4
     assert record["run"]["status"] == "oom"
