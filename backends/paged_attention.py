@@ -14,7 +14,8 @@ from backends.chunk_attention import ChunkAttention
 from backends.index import Index
 from memory_tiers.base import PageSelection
 from memory_tiers.manager import CacheManager
-from sparse_algos.base import Algorithm
+from memory_tiers.trace_recorder import TraceRecorder
+from sparse_algos.base import Algorithm, Selection
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class PagedAttention:
         self.index = index
         self.kernel = kernel
         self.rules = rules
+        self.recorder: TraceRecorder | None = None
         self._size = memory.geometry.page_tokens
 
     def dense(
@@ -66,6 +68,7 @@ class PagedAttention:
     ) -> Tensor:
         """A chunk of one sequence that sees everything before it: [M, H, D]."""
         assert len(batch.slots) == 1
+        self._record(layer, batch, None)
         self.store(layer, batch, key_MKD, value_MKD)
         window = self.rules.window_of(layer)
         chunk = ChunkAttention(self.memory, self.kernel)
@@ -88,9 +91,10 @@ class PagedAttention:
         query_NGD = query_BKMGD.flatten(0, 2).contiguous()
         index = self._index_of(layer)
         if index is None:
-            pages = batch.every_page(layer, self.rules.window_of(layer))
+            selection, pages = None, batch.every_page(layer, self.rules.window_of(layer))
         else:
-            pages = index.select(layer, batch, query_NGD).pages
+            selection, pages = index.select(layer, batch, query_NGD)
+        self._record(layer, batch, selection)
         self._count_read(batch, pages)
         at_once = index is not None and batch.new == 1
         attended = self._attend(query_NGD, pages, scale, at_once=at_once, shared=batch.new > 1)
@@ -116,9 +120,16 @@ class PagedAttention:
 
     def release(self, slot: int) -> None:
         """Forget a sequence."""
+        if self.recorder is not None:
+            self.recorder.end(slot)
         self.memory.release(slot)
         if self.index is not None:
             self.index.release(slot)
+
+    def _record(self, layer: int, batch: Batch, selection: Selection | None) -> None:
+        if self.recorder is not None:
+            phase = self.memory.counters.phase
+            self.recorder.record(phase, layer, batch.slots, batch.stored, batch.new, selection)
 
     def _index_of(self, layer: int) -> Index | None:
         return self.index if layer not in self.rules.dense_layers else None

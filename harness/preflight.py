@@ -56,7 +56,7 @@ def plan_for(
     )
     sequences = 1 if settings.load.name == "single" else settings.backend.max_batch
     everything = sequences * geometry.pages_for(max_tokens)
-    frames = _frames(settings, geometry, everything)
+    frames = frames_by_tier(settings, geometry, everything)
     plan = Plan(geometry, sequences, max_tokens, frames)
     _check_fast_tier(settings, algorithm, plan)
     _check_last_tier(settings, plan)
@@ -81,7 +81,8 @@ def _check_layers(settings: Settings, algorithm: Algorithm, model: ModelInfo) ->
         )
 
 
-def _frames(settings: Settings, geometry: KVGeometry, everything: int) -> dict[str, int]:
+def frames_by_tier(settings: Settings, geometry: KVGeometry, everything: int) -> dict[str, int]:
+    """Frames of each tier, where all KV together takes `everything` pages."""
     frames = {}
     for name, arena in settings.tier.arenas.items():
         if arena.size == "auto":

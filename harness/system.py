@@ -73,14 +73,7 @@ def assemble(
     kernel: AttentionKernel,
 ) -> TransformersBackend:
     """An engine of its own memory over a model that others may share."""
-    levels = settings.tier.levels
-    tiers = tuple(
-        build(settings.tier.arenas[name], f"tier.{name}", name, plan.frames[name], plan.geometry)
-        for name in levels
-    )
-    table = PageTable(plan.geometry, plan.sequences, plan.max_tokens, len(levels))
-    policy = build(settings.cache.policy, "cache.policy")
-    memory = CacheManager(plan.geometry, table, tiers, policy, Counters())
+    memory = build_memory(settings, plan)
     attention = PagedAttention(
         algorithm=algorithm,
         memory=memory,
@@ -98,6 +91,18 @@ def assemble(
         max_batch=plan.sequences,
         chunk_tokens=settings.backend.chunk_tokens,
     )
+
+
+def build_memory(settings: Settings, plan: Plan) -> CacheManager:
+    """Empty tiers and what manages them."""
+    levels = settings.tier.levels
+    tiers = tuple(
+        build(settings.tier.arenas[name], f"tier.{name}", name, plan.frames[name], plan.geometry)
+        for name in levels
+    )
+    table = PageTable(plan.geometry, plan.sequences, plan.max_tokens, len(levels))
+    policy = build(settings.cache.policy, "cache.policy")
+    return CacheManager(plan.geometry, table, tiers, policy, Counters())
 
 
 def _index(

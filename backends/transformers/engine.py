@@ -89,6 +89,8 @@ class TransformersBackend(Backend):
         pieces = self._pieces()
         logits_BV = self._forward(decoding, pieces)
         self._count(decoding, pieces)
+        if (recorder := self.attention.recorder) is not None:
+            recorder.end_step()
         for running in decoding:
             running.stored += 1
         for piece in pieces:
@@ -129,6 +131,8 @@ class TransformersBackend(Backend):
             self._waiting.popleft()
             slot = self._free_slots.pop()
             self._promised_pages[slot] = needed
+            if (recorder := self.attention.recorder) is not None:
+                recorder.begin(slot, request.uid)
             draws_T = draws_for(request.seed, request.max_new_tokens)
             self._running.append(Running(request, slot, draws_T))
 

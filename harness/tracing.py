@@ -1,0 +1,67 @@
+"""From a run to the trace of what its algorithm selected."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backends.transformers.loading import ModelInfo
+from harness.preflight import Plan
+from harness.record import RunRecord
+from harness.settings import Settings
+from memory_tiers.trace import Trace, TraceHeader
+from memory_tiers.trace_recorder import TraceRecorder
+from sparse_algos.base import Algorithm
+
+NAME = "trace.safetensors"
+
+
+def recorder_for(settings: Settings, algorithm: Algorithm) -> TraceRecorder | None:
+    """A recorder where one is asked for; raises ValueError where there is nothing to record."""
+    if not settings.trace.record:
+        return None
+    if algorithm.retrieve is None or algorithm.evict is not None:
+        raise ValueError(
+            f"trace=on records what a retriever selects while nothing is dropped, "
+            f"algo={algorithm.name} is none; use algo=quest, or algo/evict=none, or trace=off"
+        )
+    return TraceRecorder()
+
+
+def finished_trace(
+    recorder: TraceRecorder, algorithm: Algorithm, plan: Plan, info: ModelInfo, record: RunRecord
+) -> Trace:
+    """What was recorded, with all that is needed to read it."""
+    assert algorithm.retrieve is not None
+    assert record.system.model.parameters is not None, "the model was loaded"
+    geometry = plan.geometry
+    windows = {str(layer): info.window for layer in sorted(info.windowed_layers)}
+    header = TraceHeader(
+        num_layers=geometry.num_layers,
+        num_kv_heads=geometry.num_kv_heads,
+        head_dim=geometry.head_dim,
+        page_tokens=geometry.page_tokens,
+        dtype=str(geometry.dtype).removeprefix("torch."),
+        partition_kind=algorithm.retrieve.kind,
+        partition_size=algorithm.retrieve.partition_size,
+        sequences=plan.sequences,
+        max_tokens=plan.max_tokens,
+        measured_from=recorder.measured_from,
+        windows={layer: window for layer, window in windows.items() if window is not None},
+        algorithm=algorithm.name,
+        model=record.system.model.id,
+        parameters=record.system.model.parameters,
+        requests=tuple(recorder.requests),
+        config=_kept(record.config.resolved),
+    )
+    return Trace(header, recorder.columns())
+
+
+def trace_path(settings: Settings, record_path: Path) -> Path:
+    """Where the trace of a run goes: where it was wished, or beside the record."""
+    wished = settings.trace.path
+    return record_path.parent / NAME if wished is None else Path(wished)
+
+
+def _kept(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the places of files, which mean nothing elsewhere."""
+    return {key: value for key, value in config.items() if key not in ("results", "trace")}
