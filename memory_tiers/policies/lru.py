@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from memory_tiers.base import EvictionPolicy
-
-EMPTY = torch.iinfo(torch.int64).max
+from memory_tiers.policies.ranking import EMPTY, empty_ranks, lowest
 
 
 class Lru(EvictionPolicy):
@@ -14,19 +13,17 @@ class Lru(EvictionPolicy):
     def start(self, num_frames: int, device: torch.device) -> None:
         """See EvictionPolicy."""
         self._now = 0
-        self._used_F = torch.full((num_frames,), EMPTY, device=device)
+        self._used_F = empty_ranks(num_frames, device)
 
     def touch(self, frames_N: Tensor, pages_N: Tensor) -> None:
         """See EvictionPolicy."""
         self._now += 1
-        self._used_F[frames_N] = self._now
+        self._used_F.index_fill_(0, frames_N, self._now)
 
     def forget(self, frames_N: Tensor) -> None:
         """See EvictionPolicy."""
-        self._used_F[frames_N] = EMPTY
+        self._used_F.index_fill_(0, frames_N, EMPTY)
 
     def victims(self, count: int, pinned_F: Tensor) -> Tensor:
         """See EvictionPolicy; frames touched together go in any order."""
-        age_F = self._used_F.masked_fill(pinned_F, EMPTY)
-        oldest = age_F.topk(min(count, age_F.numel()), largest=False)
-        return oldest.indices[oldest.values < EMPTY]
+        return lowest(self._used_F, count, pinned_F)
