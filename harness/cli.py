@@ -66,7 +66,12 @@ def _run(config: DictConfig) -> int:
     render(record, console)
     if prepared.recorder is not None and record.run.status == "ok":
         trace = finished_trace(
-            prepared.recorder, prepared.algorithm, prepared.plan, prepared.info, record
+            prepared.recorder,
+            settings,
+            prepared.algorithm,
+            prepared.plan,
+            prepared.info,
+            record.system.model.parameters or 0,
         )
         where = trace_path(settings, path)
         trace.save(where)

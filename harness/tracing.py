@@ -1,12 +1,9 @@
 """From a run to the trace of what its algorithm selected."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from backends.transformers.loading import ModelInfo
 from harness.preflight import Plan
-from harness.record import RunRecord
 from harness.settings import Settings
 from memory_tiers.trace import Trace, TraceHeader
 from memory_tiers.trace_recorder import TraceRecorder
@@ -28,11 +25,15 @@ def recorder_for(settings: Settings, algorithm: Algorithm) -> TraceRecorder | No
 
 
 def finished_trace(
-    recorder: TraceRecorder, algorithm: Algorithm, plan: Plan, info: ModelInfo, record: RunRecord
+    recorder: TraceRecorder,
+    settings: Settings,
+    algorithm: Algorithm,
+    plan: Plan,
+    info: ModelInfo,
+    parameters: int,
 ) -> Trace:
-    """What was recorded, with all that is needed to read it."""
+    """What was recorded, with all that is needed to read it; parameters: of the model."""
     assert algorithm.retrieve is not None
-    assert record.system.model.parameters is not None, "the model was loaded"
     geometry = plan.geometry
     windows = {str(layer): info.window for layer in sorted(info.windowed_layers)}
     header = TraceHeader(
@@ -48,10 +49,10 @@ def finished_trace(
         measured_from=recorder.measured_from,
         windows={layer: window for layer, window in windows.items() if window is not None},
         algorithm=algorithm.name,
-        model=record.system.model.id,
-        parameters=record.system.model.parameters,
+        model=info.name,
+        parameters=parameters,
         requests=tuple(recorder.requests),
-        config=_kept(record.config.resolved),
+        config=settings.model_dump(mode="json", by_alias=True, exclude={"results", "trace"}),
     )
     return Trace(header, recorder.columns())
 
@@ -60,8 +61,3 @@ def trace_path(settings: Settings, record_path: Path) -> Path:
     """Where the trace of a run goes: where it was wished, or beside the record."""
     wished = settings.trace.path
     return record_path.parent / NAME if wished is None else Path(wished)
-
-
-def _kept(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without the places of files, which mean nothing elsewhere."""
-    return {key: value for key, value in config.items() if key not in ("results", "trace")}

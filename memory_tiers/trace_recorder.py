@@ -70,9 +70,7 @@ class TraceRecorder:
 
     def columns(self) -> Columns:
         """What was taken down so far, as the columns of a trace."""
-        return {
-            name: _column(name, self._chunks[name], dtype) for name, dtype in COLUMNS.items()
-        }
+        return {name: _column(name, self._chunks[name], dtype) for name, dtype in COLUMNS.items()}
 
     def _mark(self, what: str, slot: int) -> None:
         self._add(f"{what}_at_E", len(self._chunks["step_A"]))
@@ -83,7 +81,8 @@ class TraceRecorder:
 
 
 def _column(name: str, chunks: list[Any], dtype: type[np.integer[Any]]) -> NDArray[Any]:
-    flat = np.concatenate([np.atleast_1d(np.asarray(one, dtype=dtype)) for one in chunks] or [[]])
+    parts = [np.atleast_1d(np.asarray(one, dtype=dtype)) for one in chunks]
+    flat = np.concatenate([np.zeros(0, dtype), *parts])
     if name.endswith("1"):
         return np.concatenate(([0], np.cumsum(flat, dtype=np.int64))).astype(dtype)
-    return flat.astype(dtype)
+    return flat

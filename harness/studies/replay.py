@@ -79,9 +79,7 @@ class Replay(Study):
             Path(settings.results), "replay", {"replay.json": json.dumps(found, indent=1).encode()}
         )
         render_replay(found, console)
-        console.print(
-            str(folder / "replay.json"), soft_wrap=True, highlight=False, markup=False
-        )
+        console.print(str(folder / "replay.json"), soft_wrap=True, highlight=False, markup=False)
         return 0
 
     def _simulated(

@@ -31,8 +31,8 @@ def render_replay(found: dict[str, Any], console: Console) -> None:
         "bold",
     )
     shown = _table("counted, no model", [f"budgets {name}" for name in arms])
-    for label, cell in counted_rows(list(arms.values())):
-        shown.add_row(label, *(cell(arm) for arm in arms.values()))
+    for label, cells in counted_rows(list(arms.values())):
+        shown.add_row(label, *cells)
     console.print(shown)
     if found["step_times"]:
         console.print(_simulated(found))
@@ -46,22 +46,22 @@ def render_replay(found: dict[str, Any], console: Console) -> None:
         print_text(console, f"hardware={system['hardware']} models no step times", "dim")
 
 
-def counted_rows(arms: list[Arm]) -> Iterator[tuple[str, Callable[[Arm], str]]]:
-    """Labels, and how to show an arm; bytes are means per decode step."""
-    yield "decode steps", lambda arm: count(arm["decode_steps"])
-    yield "hit rate", lambda arm: _known(arm["hit_rate"], percent)
-    yield "pages wanted", lambda arm: count(_decode(arm)["pages_wanted"])
-    yield "pages evicted", lambda arm: count(_decode(arm)["pages_evicted"])
-    yield "read amplification", lambda arm: _known(arm["read_amplification"], digits)
-    yield "KV read per step", lambda arm: _per_step(arm, _decode(arm)["bytes_read"])
-    for pair in sorted({pair for arm in arms for pair in _decode(arm)["bytes_moved"]}):
-        yield (
-            f"{pair} per step",
-            lambda arm, pair=pair: _per_step(arm, _decode(arm)["bytes_moved"].get(pair, 0)),
-        )
+def counted_rows(arms: list[Arm]) -> Iterator[tuple[str, list[str]]]:
+    """Labels, and a cell for each arm; bytes are means per decode step."""
+    decodes = [arm["counters"]["decode"] for arm in arms]
+    steps = [arm["decode_steps"] for arm in arms]
+    yield "decode steps", list(map(count, steps))
+    yield "hit rate", [_known(arm["hit_rate"], percent) for arm in arms]
+    yield "pages wanted", [count(one["pages_wanted"]) for one in decodes]
+    yield "pages evicted", [count(one["pages_evicted"]) for one in decodes]
+    yield "read amplification", [_known(arm["read_amplification"], digits) for arm in arms]
+    yield "KV read per step", _per_step([one["bytes_read"] for one in decodes], steps)
+    moved = [one["bytes_moved"] for one in decodes]
+    for pair in sorted({pair for one in moved for pair in one}):
+        yield f"{pair} per step", _per_step([one.get(pair, 0) for one in moved], steps)
     for tier in arms[0]["peak_bytes"]:
-        yield f"peak {tier}", lambda arm, tier=tier: binary_bytes(arm["peak_bytes"][tier])
-    yield "time of the replay", lambda arm: duration(1e3 * arm["replay_s"])
+        yield f"peak {tier}", [binary_bytes(arm["peak_bytes"][tier]) for arm in arms]
+    yield "time of the replay", [duration(1e3 * arm["replay_s"]) for arm in arms]
 
 
 def _simulated(found: dict[str, Any]) -> Table:
@@ -82,14 +82,9 @@ def _table(title: str, columns: list[str]) -> Table:
     return shown
 
 
-def _decode(arm: Arm) -> dict[str, Any]:
-    counters: dict[str, Any] = arm["counters"]["decode"]
-    return counters
-
-
-def _per_step(arm: Arm, num_bytes: int) -> str:
-    steps = arm["decode_steps"]
-    return binary_bytes(num_bytes / steps) if steps else UNKNOWN
+def _per_step(num_bytes: list[int], steps: list[int]) -> list[str]:
+    pairs = zip(num_bytes, steps, strict=True)
+    return [binary_bytes(total / count) if count else UNKNOWN for total, count in pairs]
 
 
 def _known(value: float | None, show: Callable[[float], str]) -> str:
