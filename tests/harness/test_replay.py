@@ -22,7 +22,6 @@ from tests.harness.traces import WINDOWED, Live, live_run, shared_trace, sized
 from tests.laws.configs import CACHES, HIERARCHIES, settings_of
 
 CPU = torch.device("cpu")
-SHARES = (0.12, 0.2)
 ROOT = Path(__file__).parents[2]
 
 
@@ -56,7 +55,7 @@ def test_layers_that_read_everything_and_other_mappers_replay_too(algo, family, 
     assert_replay_counts_what_was_counted(live)
 
 
-def page_trace_of(settings, num_frames: int) -> PageTrace:
+def page_trace_of(num_frames: int) -> PageTrace:
     """The whole trace, prefill and question included, as the manager sees it."""
     trace = shared_trace()
     header = trace.header
@@ -68,15 +67,14 @@ def page_trace_of(settings, num_frames: int) -> PageTrace:
 
 
 @pytest.mark.parametrize("cache", CACHES)
-@pytest.mark.parametrize("share", SHARES)
-def test_a_cache_without_content_finds_what_the_manager_finds(cache, share):
-    settings = tight(cache, share)
+def test_a_cache_without_content_finds_what_the_manager_finds(cache):
+    settings = tight(cache, 0.12)
     trace = shared_trace()
     whole = replace(trace, header=replace(trace.header, measured_from=0))
     replayed = replay(settings, whole)
     num_frames, count = replayed.frames["hbm"], replayed.counters
     policy = build(settings.cache.policy, "cache.policy")
-    counts = simulate(page_trace_of(settings, num_frames), policy, num_frames)
+    counts = simulate(page_trace_of(num_frames), policy, num_frames)
     phases = (count.prefill, count.question, count.decode)
     moved = sum((one.bytes_moved for one in phases), Counter())
     assert counts.pages_wanted == sum(one.pages_wanted for one in phases)

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.harness.cli_runs import SMALL, run
+from tests.laws.configs import composed, options
 
 ROOT = Path(__file__).resolve().parents[2]
-EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+# Studies answer other questions, and have tests of their own.
+EXPERIMENTS = [
+    name for name in options("experiment") if composed(f"experiment={name}")["study"] is None
+]
 SYSTEMS = [
     ("algo=dense",),
     ("algo=streaming", "algo.evict.budget_tokens=64"),

@@ -19,7 +19,7 @@ from tests.laws.configs import settings_of
 from tests.laws.system import algorithm_with
 
 BUDGET = 64
-DECODE_STEPS = 24
+DECODE_STEPS = 14
 WINDOWED = "qwen3 with windows on some layers"
 
 

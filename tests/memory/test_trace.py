@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -68,6 +68,7 @@ def play(trace: Trace) -> list[tuple]:
     return heard.said
 
 
+@settings(max_examples=30)
 @given(
     calls=st.lists(st.tuples(st.sampled_from(PHASES), st.none() | ROWS, st.booleans()), max_size=6)
 )
