@@ -77,6 +77,9 @@ def test_a_first_step_is_cold_whatever_the_policy_and_a_slot_is_not_a_sequence()
     assert set(first) == {"0", "1", "2", "3", "4"}, "the warm-up is left out"
     assert pages.cold_wanted == wanted[True]
     assert pages.pages_wanted - pages.cold_wanted == wanted[False]
+    # The prompt of 16 tokens fills its page, so its first step begins one per head and layer.
+    header = shared_trace().header
+    assert pages.cold_loaded == pages.cold_wanted - header.num_kv_heads * header.num_layers
 
 
 def decode_rows() -> list[tuple[int, str, int]]:
@@ -157,10 +160,13 @@ def test_without_a_trace_the_study_records_one_and_keeps_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = (*HIT_RATIO, "task.length=512", "task.max_new_tokens=6", f"study.traces={tmp_path}/t")
+    recorded_at = []
     for _ in range(2):
         code, _ = run(small, tmp_path / "found", monkeypatch)
         assert code == 0
-    (kept,) = (tmp_path / "t").iterdir()
+        (kept,) = (tmp_path / "t").iterdir()
+        recorded_at.append(kept.stat().st_mtime_ns)
+    assert recorded_at[0] == recorded_at[1]
     assert len(list((tmp_path / "found").iterdir())) == 2
     assert kept.name.startswith("quest-")
 
