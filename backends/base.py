@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from memory_tiers.counters import Counters
 
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,10 @@ class Backend(ABC):
     @abstractmethod
     def step(self) -> list[TokenEvent]:
         """One forward pass; the tokens it yielded, which a prefill step may not have."""
+
+    @abstractmethod
+    def take_failures(self) -> dict[str, str]:
+        """Requests that ended without an answer since the last call, by uid, and why."""
 
     @property
     @abstractmethod

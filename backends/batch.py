@@ -120,7 +120,7 @@ class Batch:
         return (self.table.first_page(0, self.rows_R).unsqueeze(1) + page_RM).flatten()
 
     def _tensor(self, values: tuple[int, ...]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.table.dirty_P.device)
+        return torch.tensor(values, dtype=torch.int64, device=self.table.device)
 
     def _offset(self, layer: int) -> int:
         return layer * self.table.num_rows * self.table.pages_per_row

@@ -67,7 +67,7 @@ class Index:
     def release(self, slot: int) -> None:
         """Forget a sequence."""
         table = self._memory.table
-        rows_K = table.rows_of(torch.tensor([slot], device=table.dirty_P.device))
+        rows_K = table.rows_of(torch.tensor([slot], device=table.device))
         for layer in range(self._memory.geometry.num_layers):
             self.store.release(rows_K + layer * table.num_rows)
 
@@ -77,7 +77,7 @@ class Index:
         page = self._page_tokens
         first_page = (stop - batch.new) // page
         pages_KP = batch.pages(layer, first_page, -(-stop // page))
-        frames_KP = self._memory.table.frame_TP[0, pages_KP]
+        frames_KP = self._memory.frames(pages_KP)
         keys_KTD = self._memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
         partition_P = torch.arange(
             (stop - batch.new) // size, -(-stop // size), device=pages_KP.device

@@ -46,6 +46,7 @@ class PagedAttention:
         index: Index | None,
         kernel: AttentionKernel,
         rules: LayerRules,
+        prefetch: bool = False,
     ) -> None:
         """Join the parts; `index` is there exactly when the algorithm retrieves."""
         assert (index is None) == (algorithm.retrieve is None)
@@ -56,6 +57,8 @@ class PagedAttention:
         self.rules = rules
         self.recorder: TraceRecorder | None = None
         self._size = memory.geometry.page_tokens
+        self._prefetch = prefetch and len(memory.levels) > 1
+        self._last_pages: dict[int, Tensor] = {}
 
     def dense(
         self,
@@ -96,8 +99,10 @@ class PagedAttention:
             selection, pages = index.select(layer, batch, query_NGD)
         self._record(layer, batch, selection)
         self._count_read(batch, pages)
-        at_once = index is not None and batch.new == 1
-        attended = self._attend(query_NGD, pages, scale, at_once=at_once, shared=batch.new > 1)
+        if index is not None and batch.new == 1:
+            attended = self._attend_at_once(layer, query_NGD, pages, scale)
+        else:
+            attended = self._attend_in_waves(query_NGD, pages, scale, shared=batch.new > 1)
         out_BKMGD = attended.out.view(query_BKMGD.shape)
         return out_BKMGD.transpose(1, 2).flatten(2, 3)
 
@@ -142,17 +147,36 @@ class PagedAttention:
         num_slots = -(-max(rows.longest, 1) // self._size) * self._size
         self.memory.drop_slots(rows, evict.keep(rows.num_tokens_R, batch.new, num_slots))
 
-    def _attend(
-        self, query_NGD: Tensor, pages: PageSelection, scale: float, *, at_once: bool, shared: bool
+    def _attend_at_once(
+        self, layer: int, query_NGD: Tensor, pages: PageSelection, scale: float
     ) -> Attended:
-        """Attend selected pages: all of them at one time, or in waves that the tier holds."""
-        count = pages.pages_N.numel()
-        waves = [(0, count)] if at_once else self.memory.waves(count)
+        """Attend the selected pages of decode rows, all in the fast tier at one time."""
+        frames_N = self.memory.fetch(pages.pages_N, mandatory=True).frames_N
+        self._prefetch_next(layer, pages.pages_N, frames_N)
+        chosen = FrameSelection(pages.indptr_R1, frames_N, pages.live_N)
+        return self.kernel.decode(query_NGD, self.memory.pool_FPSD, chosen, scale)
+
+    def _prefetch_next(self, layer: int, pages_N: Tensor, frames_N: Tensor) -> None:
+        """Load what the next layer read in its last step, while this one attends."""
+        if not self._prefetch:
+            return
+        self._last_pages[layer] = pages_N
+        predicted_N = self._last_pages.get(layer + 1)
+        if predicted_N is not None:
+            self.memory.prefetch(predicted_N, keep_N=frames_N)
+
+    def _attend_in_waves(
+        self, query_NGD: Tensor, pages: PageSelection, scale: float, *, shared: bool
+    ) -> Attended:
+        """Attend selected pages in parts that the fast tier holds; shared: rows share pages."""
         attended = None
-        for start, stop in waves:
+        for start, stop in self.memory.waves(pages.pages_N.numel()):
             wanted_N = pages.pages_N[start:stop]
-            self.memory.fetch(wanted_N.unique() if shared else wanted_N)
-            frames_N = self.memory.table.frame_TP[0, wanted_N]
+            if shared:
+                self.memory.fetch(wanted_N.unique())
+                frames_N = self.memory.frames(wanted_N)
+            else:
+                frames_N = self.memory.fetch(wanted_N, mandatory=True).frames_N
             indptr_R1 = pages.indptr_R1.clamp(start, stop) - start
             chosen = FrameSelection(indptr_R1, frames_N, pages.live_N[start:stop])
             part = self.kernel.decode(query_NGD, self.memory.pool_FPSD, chosen, scale)

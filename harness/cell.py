@@ -164,6 +164,12 @@ def _measure(prepared: Prepared, done: Progressed, console: Console) -> None:
     with progress(total=total, unit="requests", console=console) as advance:
         for outcome in rounds:
             done.outcomes.append(outcome)
+            if outcome.error is not None:
+                done.status = "failed"
+                where = f"request {outcome.uid}, {outcome.arm}"
+                done.errors.append(
+                    RunError(kind="RequestFailed", stage=where, message=outcome.error)
+                )
             advance(f"{outcome.arm} {outcome.task}")
 
 

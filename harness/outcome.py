@@ -12,7 +12,8 @@ class Outcome:
     """One request through one arm. Times are seconds of one monotonic clock.
 
     score: in [0, 1], None for a load that is not scored; token_times_s: when each output token
-    was there; started_s: when the request was handed to the backend.
+    was there, none for a request that broke off; started_s: when the request was handed to the
+    backend; error: why it broke off.
     """
 
     uid: str
@@ -25,6 +26,7 @@ class Outcome:
     started_s: float
     token_times_s: tuple[float, ...]
     finish: Finish
+    error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,12 +16,14 @@ from sparse_algos.base import Algorithm
 class Plan:
     """Sizes that follow from settings, model and workload.
 
-    sequences: requests that run at one time; max_tokens: of the longest; frames: by tier.
+    sequences: requests that run at one time; max_tokens: of the longest; chunk_tokens: prompt
+    tokens of one step; frames: by tier.
     """
 
     geometry: KVGeometry
     sequences: int
     max_tokens: int
+    chunk_tokens: int
     frames: dict[str, int]
 
 
@@ -57,7 +59,9 @@ def plan_for(
     sequences = 1 if settings.load.name == "single" else settings.backend.max_batch
     everything = sequences * geometry.pages_for(max_tokens)
     frames = frames_by_tier(settings, geometry, everything)
-    plan = Plan(geometry, sequences, max_tokens, frames)
+    whole = settings.backend.prefill == "layer_segmented"
+    chunk_tokens = max_tokens if whole else settings.backend.chunk_tokens
+    plan = Plan(geometry, sequences, max_tokens, chunk_tokens, frames)
     _check_fast_tier(settings, algorithm, plan)
     _check_last_tier(settings, plan)
     return plan
@@ -96,7 +100,7 @@ def frames_by_tier(settings: Settings, geometry: KVGeometry, everything: int) ->
 
 def _check_fast_tier(settings: Settings, algorithm: Algorithm, plan: Plan) -> None:
     fast = settings.tier.levels[0]
-    needed, why = _needed(settings, algorithm, plan)
+    needed, why = _needed(algorithm, plan)
     if plan.frames[fast] < needed:
         size = format_size(needed * plan.geometry.page_bytes)
         raise ValueError(
@@ -106,11 +110,11 @@ def _check_fast_tier(settings: Settings, algorithm: Algorithm, plan: Plan) -> No
         )
 
 
-def _needed(settings: Settings, algorithm: Algorithm, plan: Plan) -> tuple[int, str]:
+def _needed(algorithm: Algorithm, plan: Plan) -> tuple[int, str]:
     """Pages that must be in the fast tier at one time, and what for."""
     geometry = plan.geometry
     heads, size = geometry.num_kv_heads, geometry.page_tokens
-    chunk = min(settings.backend.chunk_tokens, plan.max_tokens)
+    chunk = min(plan.chunk_tokens, plan.max_tokens)
     chunk_pages = heads * min(-(-chunk // size) + 1, -(-plan.max_tokens // size))
     rows = plan.sequences * heads
     needs = [

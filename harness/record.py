@@ -10,6 +10,8 @@ from harness.metric import Metric
 from harness.schema import JsonObject, Part
 
 SCHEMA_VERSION: Literal[1] = 1
+# Of one phase: pages, bytes or seconds, some by tier pair.
+Count = int | float | dict[str, int] | dict[str, float]
 RunStatus = Literal["ok", "failed", "oom", "incompatible", "interrupted"]
 
 
@@ -104,7 +106,7 @@ class Arm(Part):
 
     metrics: dict[str, Metric]
     accuracy: Accuracy
-    counters: dict[str, dict[str, int | dict[str, int]]]
+    counters: dict[str, dict[str, Count]]
     peak_bytes: dict[str, int]
     page_bytes: int
     page_tokens: int
@@ -122,6 +124,7 @@ class Sample(Part):
     num_prompt_tokens: NonNegativeInt
     num_output_tokens: NonNegativeInt
     finish: str
+    error: str | None = None
     ttft_ms: float | None
     tpot_ms: float | None
 

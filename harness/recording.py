@@ -19,6 +19,7 @@ from harness.record import (
     Arm,
     Budget,
     Config,
+    Count,
     PromptTokens,
     Run,
     RunError,
@@ -156,9 +157,13 @@ def compare_all(facts: RunFacts) -> dict[str, dict[str, Metric]]:
 
 def build_arm(arm: ArmResult) -> Arm:
     """Metrics and scores of one arm, beside the counts."""
-    counters: dict[str, dict[str, int | dict[str, int]]] = {
+    counters: dict[str, dict[str, Count]] = {
         # `asdict` would break a Counter: it rebuilds it from pairs, which it then counts.
-        name: {**vars(phase), "bytes_moved": dict(phase.bytes_moved)}
+        name: {
+            **vars(phase),
+            "bytes_moved": dict(phase.bytes_moved),
+            "transfer_s": dict(phase.transfer_s),
+        }
         for name, phase in phases_of(arm.counters).items()
     }
     return Arm(
@@ -192,6 +197,7 @@ def build_sample(outcome: Outcome, references: Sequence[str] | None) -> Sample:
         num_prompt_tokens=outcome.num_prompt_tokens,
         num_output_tokens=outcome.num_output_tokens,
         finish=outcome.finish,
+        error=outcome.error,
         ttft_ms=finite(ttft_ms(outcome)),
         tpot_ms=finite(tpot_ms(outcome)),
     )

@@ -86,6 +86,22 @@ class CacheSettings(Strict):
     policy: Component
 
 
+class BudgetSettings(Strict):
+    """How requests share the fast tier."""
+
+    name: str
+    rule: Component | None
+    window: Positive
+    preempt: bool
+
+
+class MetadataSettings(Strict):
+    """How it is kept where pages are."""
+
+    name: str
+    table: Component
+
+
 class BackendSettings(Strict):
     """The embedded engine, or a replay of what one did."""
 
@@ -94,6 +110,8 @@ class BackendSettings(Strict):
     kernel: Literal["auto", "torch", "cpu-cpp"]
     chunk_tokens: Positive
     max_batch: Positive
+    prefill: Literal["chunked", "layer_segmented"]
+    prefetch: bool
 
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -161,6 +179,8 @@ class Settings(Strict):
     partition: PartitionSettings
     tier: TierSettings
     cache: CacheSettings
+    budget: BudgetSettings
+    metadata: MetadataSettings
     reuse: Named
     backend: BackendSettings
     model: Annotated[LocalModel | DummyModel, Field(discriminator="kind")]

@@ -8,6 +8,7 @@ import torch
 from backends.attention.base import AttentionKernel
 from backends.index import Index
 from backends.paged_attention import LayerRules, PagedAttention
+from backends.scheduler import Schedule
 from backends.transformers.engine import TransformersBackend
 from backends.transformers.loading import (
     ModelInfo,
@@ -20,8 +21,10 @@ from harness.build import build, build_mapper
 from harness.preflight import Plan
 from harness.settings import DummyModel, LocalModel, Settings
 from memory_tiers.counters import Counters
+from memory_tiers.level import Level
 from memory_tiers.manager import CacheManager
 from memory_tiers.page_table import PageTable
+from memory_tiers.sharing import Sharing
 from memory_tiers.summary_store import SummaryStore
 from sparse_algos.base import Algorithm
 
@@ -84,25 +87,35 @@ def assemble(
             info.windowed_layers,
             info.window,
         ),
+        prefetch=settings.backend.prefetch,
     )
     return TransformersBackend(
         model,
         attention,
-        max_batch=plan.sequences,
-        chunk_tokens=settings.backend.chunk_tokens,
+        schedule=Schedule(
+            max_batch=plan.sequences,
+            chunk_tokens=plan.chunk_tokens,
+            most_rows=algorithm.evict.most_rows if algorithm.evict else None,
+            preempt=settings.budget.preempt,
+        ),
     )
 
 
 def build_memory(settings: Settings, plan: Plan) -> CacheManager:
-    """Empty tiers and what manages them."""
-    levels = settings.tier.levels
-    tiers = tuple(
-        build(settings.tier.arenas[name], f"tier.{name}", name, plan.frames[name], plan.geometry)
-        for name in levels
-    )
-    table = PageTable(plan.geometry, plan.sequences, plan.max_tokens, len(levels))
-    policy = build(settings.cache.policy, "cache.policy")
-    return CacheManager(plan.geometry, table, tiers, policy, Counters())
+    """Empty levels, fastest first, and what says who may keep what."""
+    table = PageTable(plan.geometry, plan.sequences, plan.max_tokens)
+    names = settings.tier.levels
+    levels = []
+    for depth, name in enumerate(names):
+        arena = settings.tier.arenas[name]
+        tier = build(arena, f"tier.{name}", name, plan.frames[name], plan.geometry)
+        device = plan.geometry.device if depth == 0 else torch.device("cpu")
+        frames = build(settings.metadata.table, "metadata.table", table.num_pages, device)
+        policy = build(settings.cache.policy, "cache.policy") if name != names[-1] else None
+        levels.append(Level(tier, frames, policy, table if depth == 0 else None))
+    rule = build(settings.budget.rule, "budget.rule") if settings.budget.rule else None
+    sharing = Sharing(table, rule, settings.budget.window)
+    return CacheManager(plan.geometry, table, tuple(levels), sharing, Counters())
 
 
 def _index(

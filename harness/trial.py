@@ -18,6 +18,7 @@ class Heard:
     token_ids: list[int] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
     finish: Finish = "length"
+    error: str | None = None
 
     def hear(self, event: TokenEvent) -> None:
         """Take one token."""
@@ -61,6 +62,8 @@ def _drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
     while backend.busy:
         for event in backend.step():
             heard[event.uid].hear(event)
+        for uid, reason in backend.take_failures().items():
+            heard[uid].finish, heard[uid].error = "error", reason
     return heard
 
 
@@ -71,10 +74,11 @@ def _outcome(arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: 
         task=item.source.task,
         arm=arm,
         answer=answer,
-        score=workload.task.score(item.source, answer),
+        score=None if heard.error else workload.task.score(item.source, answer),
         num_prompt_tokens=len(item.request.prompt_ids),
         num_output_tokens=len(heard.token_ids),
         started_s=heard.started_s,
-        token_times_s=tuple(heard.times_s),
+        token_times_s=() if heard.error else tuple(heard.times_s),
         finish=heard.finish,
+        error=heard.error,
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 from sparse_algos.base import PartitionKind, Selection
 
 NOWHERE = -1
+PAGES_PER_GROUP = 64
 
 
 class OutOfFramesError(ValueError):
@@ -142,6 +143,8 @@ class TableView(NamedTuple):
 
 class FrameTable(ABC):
     """Where the pages of one tier are: frames by page id. Updates name each page once."""
+
+    device: torch.device
 
     @abstractmethod
     def frames(self, pages_N: Tensor) -> Tensor:

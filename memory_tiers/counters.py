@@ -1,6 +1,6 @@
 """What happened, counted on real tensors, apart for each phase of a request."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -16,7 +16,11 @@ class PhaseCounters:
     a page that several rows of a step select counts for each; slots_wanted: slots that the
     algorithm asked for; slots_context: slots that dense attention would have read;
     pages_wanted, pages_hit: pages asked of the cache manager, and found in the fast tier;
-    pages_evicted: pages that left the fast tier; bytes_moved: by tier pair, such as `cpu->hbm`.
+    pages_evicted: pages that left the fast tier; pages_prefetched: loaded before they were asked
+    for; pages_mandatory and pages_resident: summed over decode steps, the pages that the step asked
+    for and those that the fast tier held at its end (the rest of them is buffering);
+    bytes_moved and transfer_s: by tier pair, such as `cpu->hbm`; exposed_s: seconds of moving that
+    a step waited for.
     """
 
     steps: int = 0
@@ -28,7 +32,12 @@ class PhaseCounters:
     pages_wanted: int = 0
     pages_hit: int = 0
     pages_evicted: int = 0
+    pages_prefetched: int = 0
+    pages_mandatory: int = 0
+    pages_resident: int = 0
+    exposed_s: float = 0.0
     bytes_moved: Counter[str] = field(default_factory=Counter)
+    transfer_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 @dataclass

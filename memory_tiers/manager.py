@@ -7,7 +7,6 @@ from torch import Tensor
 
 from memory_tiers.base import (
     NOWHERE,
-    EvictionPolicy,
     FetchPlan,
     KVGeometry,
     OutOfFramesError,
@@ -15,16 +14,19 @@ from memory_tiers.base import (
     Rows,
     prefix_bits,
 )
-from memory_tiers.copies import copy_pages
 from memory_tiers.counters import Counters
+from memory_tiers.hierarchy import Hierarchy
+from memory_tiers.level import Level, Move
 from memory_tiers.page_table import PageTable
-from memory_tiers.tiers.arena import Arena
+from memory_tiers.sharing import Sharing
+from memory_tiers.tiers.base import Tier
 
 
 class CacheManager:
-    """Pages over tiers, fastest first. Only the first tier is attended to.
+    """Pages over levels, fastest first. Only the first level is attended to.
 
-    With a tier below it, the fast one is a cache: a page that leaves it is written back when it
+    With a level below it, the fast one is a cache: the pages of a step are *mandatory*, the others
+    in it are *buffering*, kept for steps to come. A page that leaves is written back when it
     changed, and keeps its lower frame when it comes up again.
     """
 
@@ -32,72 +34,117 @@ class CacheManager:
         self,
         geometry: KVGeometry,
         table: PageTable,
-        tiers: tuple[Arena, ...],
-        policy: EvictionPolicy,
+        levels: tuple[Level, ...],
+        sharing: Sharing | None,
         counters: Counters,
     ) -> None:
-        """Take hold of empty tiers."""
+        """Take hold of empty levels; sharing: how sequences share the fast one, None if it is all.
+
+        Sharing is there exactly when a level is below.
+        """
         self.geometry = geometry
         self.table = table
-        self.tiers = tiers
-        self.counters = counters
-        self._policy = policy
-        self._fast = tiers[0]
-        device = geometry.device
-        self._page_of_F = torch.full((self._fast.num_frames,), NOWHERE, device=device)
-        self._none_F = torch.zeros(self._fast.num_frames, dtype=torch.bool, device=device)
-        policy.start(self._fast.num_frames, device)
+        self.levels = levels
+        self.sharing = sharing if len(levels) > 1 else None
+        self.fast = levels[0]
+        self._hierarchy = Hierarchy(levels, counters)
+        self._mandatory = 0
+
+    @property
+    def counters(self) -> Counters:
+        """What happened since the last reset."""
+        return self._hierarchy.mover.counters
+
+    @counters.setter
+    def counters(self, counters: Counters) -> None:
+        self._hierarchy.mover.counters = counters
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """The tiers of the levels."""
+        return tuple(level.tier for level in self.levels)
 
     @property
     def pool_FPSD(self) -> Tensor:
         """The frames that attention reads, [F, 2, S, D]."""
-        return self._fast.pool_FPSD
+        pool_FPSD = self.fast.tier.pool_FPSD
+        assert pool_FPSD is not None, f"{self.fast.name} cannot be attended to"
+        return pool_FPSD
+
+    @property
+    def num_fast_frames(self) -> int:
+        """Pages that the fast tier holds."""
+        return self.fast.tier.num_frames
 
     @property
     def free_pages(self) -> int:
         """Pages of new sequences that the last tier, which holds every page, has room for."""
-        return self.tiers[-1].num_free
+        return self.levels[-1].num_free
+
+    def frames(self, pages_N: Tensor) -> Tensor:
+        """Fast frame of each page, NOWHERE where it is not there."""
+        return self.fast.frames(pages_N)
 
     def plan(self, wanted_N: Tensor) -> FetchPlan:
         """What it takes to have these pages in the fast tier, each named once; moves nothing.
 
         Raises OutOfFramesError when the tier cannot hold them all at one time.
         """
-        frame_N = self.table.frame_TP[0, wanted_N]
+        frame_N = self.fast.frames(wanted_N)
         absent_N = wanted_N[frame_N == NOWHERE]
-        none = absent_N[:0]
+        none_N = absent_N[:0]
         if absent_N.numel() == 0:
-            return FetchPlan(wanted_N, none, none, none, none)
-        below_N = self.table.frame_TP[1:, absent_N].amax(dim=0) if len(self.tiers) > 1 else None
-        loads_N = absent_N[below_N > NOWHERE] if below_N is not None else none
-        fresh_N = absent_N[below_N == NOWHERE] if below_N is not None else absent_N
-        victims_N = self._victims(absent_N.numel() - self._fast.num_free, wanted_N, frame_N)
+            return FetchPlan(wanted_N, none_N, none_N, none_N, none_N)
+        stored_N = self._hierarchy.stored_below(absent_N)
+        victims_N = self._victims(absent_N, wanted_N, frame_N)
         return FetchPlan(
-            wanted_N, loads_N, fresh_N, victims_N, victims_N[self.table.dirty_P[victims_N]]
+            wanted_N,
+            absent_N[stored_N],
+            absent_N[~stored_N],
+            victims_N,
+            self.fast.changed(victims_N),
         )
 
     def execute(self, plan: FetchPlan) -> ReadyPages:
         """Write back, evict and load as planned."""
-        table = self.table
-        if plan.victims_N.numel():
-            self._write_back(plan.dirty_N)
-            self._drop_from_fast(plan.victims_N)
-            self.counters.current.pages_evicted += plan.victims_N.numel()
-        if plan.loads_N.numel() + plan.fresh_N.numel():
-            self._place(torch.cat((plan.loads_N, plan.fresh_N)))
-            self._load(plan.loads_N)
-        frames_N = table.frame_TP[0, plan.wanted_N]
-        if len(self.tiers) > 1:
-            self._policy.touch(frames_N, plan.wanted_N)
+        self._hierarchy.mover.settle()
+        if plan.loads_N.numel() + plan.fresh_N.numel() + plan.victims_N.numel():
+            self._hierarchy.mover.run(self._make_so(plan))
+        frames_N = self.fast.frames(plan.wanted_N)
+        if len(self.levels) > 1:
+            self.fast.touch(frames_N, plan.wanted_N)
         return ReadyPages(frames_N)
 
-    def fetch(self, wanted_N: Tensor) -> ReadyPages:
-        """Plan and execute a read, and count its hits."""
+    def fetch(self, wanted_N: Tensor, *, mandatory: bool = False) -> ReadyPages:
+        """Plan and execute a read, and count its hits; mandatory: pages of a decode step."""
         plan = self.plan(wanted_N)
-        count = self.counters.current
-        count.pages_wanted += wanted_N.numel()
-        count.pages_hit += wanted_N.numel() - plan.loads_N.numel()
+        self._count(wanted_N, wanted_N.numel() - plan.loads_N.numel(), mandatory=mandatory)
         return self.execute(plan)
+
+    def hit(self, pages_N: Tensor, frames_N: Tensor) -> None:
+        """A decode step read these pages, all of which were in their fast frames."""
+        self._hierarchy.mover.settle()
+        self._count(pages_N, pages_N.numel(), mandatory=True)
+        if len(self.levels) > 1:
+            self.fast.touch(frames_N, pages_N)
+
+    def prefetch(self, wanted_N: Tensor, keep_N: Tensor) -> None:
+        """Start to load those of these pages that are below, while frames `keep_N` are read."""
+        self._hierarchy.mover.settle()
+        frame_N = self.fast.frames(wanted_N)
+        absent_N = wanted_N[frame_N == NOWHERE]
+        absent_N = absent_N[self._hierarchy.stored_below(absent_N)]
+        if absent_N.numel() == 0:
+            return
+        pinned_N = torch.cat((keep_N, frame_N))
+        victims_N = self.fast.victims(absent_N.numel() - self.fast.num_free, pinned_N)
+        loads_N = absent_N[: self.fast.num_free + victims_N.numel()]
+        changed_N = self.fast.changed(victims_N)
+        plan = FetchPlan(wanted_N, loads_N, absent_N[:0], victims_N, changed_N)
+        self.counters.current.pages_prefetched += loads_N.numel()
+        moves = self._make_so(plan)
+        self.fast.touch(self.fast.frames(loads_N), loads_N)
+        self._hierarchy.mover.start(moves)
 
     def write(
         self,
@@ -112,16 +159,12 @@ class CacheManager:
 
         shared: whether several of the tokens may go to one page.
         """
-        self.execute(self.plan(pages_N.unique() if shared else pages_N))
-        frames_N = self.table.frame_TP[0, pages_N]
+        frames_N = self.execute(self.plan(pages_N.unique() if shared else pages_N)).frames_N
+        if shared:
+            frames_N = self.fast.frames(pages_N)
         self.pool_FPSD[frames_N, 0, slots_N] = key_ND
         self.pool_FPSD[frames_N, 1, slots_N] = value_ND
-        self.table.dirty_P[pages_N] = True
-
-    @property
-    def num_fast_frames(self) -> int:
-        """Pages that the fast tier holds."""
-        return self._fast.num_frames
+        self.fast.changed_F[frames_N] = True
 
     def waves(self, num_pages: int) -> Iterator[tuple[int, int]]:
         """Cut a selection into parts, [start, stop), that the fast tier holds in turn."""
@@ -141,79 +184,73 @@ class CacheManager:
         dead_RP = self.table.bury(pages_RP, drop_RP)
         stored_RP = (rows.num_tokens_R.unsqueeze(1) - start_P).clamp(0, size)
         gone_RP = (prefix_bits(size, keep_RT.device)[stored_RP] & ~dead_RP) == 0
-        self._free(pages_RP[gone_RP])
+        self._hierarchy.free(pages_RP[gone_RP])
+
+    def begin(self, slot: int) -> None:
+        """A sequence takes this slot."""
+        if self.sharing is not None:
+            self.sharing.begin(slot, self.num_fast_frames)
 
     def release(self, slot: int) -> None:
         """Forget a sequence."""
         pages_N = self.table.pages_of_sequence(slot)
-        self._free(pages_N)
+        self._hierarchy.free(pages_N)
         if self.table.dead_P is not None:
             self.table.dead_P[pages_N] = 0
+        if self.sharing is not None:
+            self.sharing.release(slot, self.num_fast_frames)
 
-    def _free(self, pages_N: Tensor) -> None:
-        """Give back every frame of these pages."""
-        self._drop_from_fast(pages_N[self.table.frame_TP[0, pages_N] != NOWHERE])
-        for level, tier in enumerate(self.tiers[1:], start=1):
-            frame_N = self.table.frame_TP[level, pages_N]
-            tier.free(frame_N[frame_N != NOWHERE])
-            self.table.frame_TP[level, pages_N] = NOWHERE
-        self.table.dirty_P[pages_N] = False
+    def end_step(self) -> None:
+        """All layers of a forward pass are through."""
+        if self.sharing is None or self._mandatory == 0:
+            return
+        count = self.counters.decode
+        count.pages_mandatory += self._mandatory
+        count.pages_resident += self.num_fast_frames - self.fast.num_free
+        self._mandatory = 0
+        self.sharing.end_step(self.num_fast_frames)
 
-    def _victims(self, short: int, wanted_N: Tensor, frame_N: Tensor) -> Tensor:
-        if short <= 0:
-            return wanted_N[:0]
-        if len(self.tiers) > 1:
-            pinned_F = self._none_F.index_fill(0, frame_N[frame_N != NOWHERE], True)
-            frames_V = self._policy.victims(short, pinned_F)
+    def damaged_slots(self) -> dict[int, str]:
+        """Sequences whose content was lost since the last call, and the reason."""
+        found = {}
+        for pages_N, reason in self._hierarchy.mover.take_damaged():
+            owners = self.table.sequences_of(pages_N).unique().tolist()
+            found.update(dict.fromkeys(owners, reason))
+        return found
+
+    def _count(self, wanted_N: Tensor, hits: int, *, mandatory: bool) -> None:
+        count = self.counters.current
+        count.pages_wanted += wanted_N.numel()
+        count.pages_hit += hits
+        if mandatory and self.sharing is not None:
+            self._mandatory += wanted_N.numel()
+            self.sharing.use(wanted_N)
+
+    def _victims(self, absent_N: Tensor, wanted_N: Tensor, frame_N: Tensor) -> Tensor:
+        short = absent_N.numel() - self.fast.num_free
+        if self.sharing is None or not self.sharing.has_budgets:
+            victims_N = self.fast.victims(short, frame_N)
         else:
-            frames_V = wanted_N[:0]
-        if frames_V.numel() < short:
+            victims_N = self.sharing.victims(self.fast, short, absent_N, frame_N)
+        if victims_N.numel() < short:
             self._refuse(wanted_N.numel())
-        return self._page_of_F[frames_V]
+        return victims_N
+
+    def _make_so(self, plan: FetchPlan) -> list[Move]:
+        """Change the tables as planned; the moves that make it true."""
+        moves = self._hierarchy.write_back(0, plan.dirty_N, keep_N=plan.loads_N)
+        self.fast.drop(plan.victims_N)
+        self.counters.current.pages_evicted += plan.victims_N.numel()
+        moves += self._hierarchy.load(plan.loads_N)
+        if plan.fresh_N.numel():
+            self.fast.place(plan.fresh_N)
+        return moves
 
     def _refuse(self, needed: int) -> None:
-        name, have = self._fast.name, self._fast.num_frames
-        size = needed * self._fast.frame_bytes
+        name, have = self.fast.name, self.num_fast_frames
+        size = needed * self.fast.tier.frame_bytes
         raise OutOfFramesError(
             f"tier.{name}.size holds {have} pages, one step of one layer needs {needed}; raise "
             f"tier.{name}.size to {size} bytes, or lower algo.retrieve.budget_tokens, "
             "backend.max_batch or backend.chunk_tokens"
-        )
-
-    def _write_back(self, pages_N: Tensor) -> None:
-        table, lower = self.table, self.tiers[1]
-        homeless_N = pages_N[table.frame_TP[1, pages_N] == NOWHERE]
-        if homeless_N.numel() > lower.num_free:
-            raise OutOfFramesError(
-                f"tier.{lower.name}.size is full: {lower.num_frames} pages; raise it, or lower "
-                "backend.max_batch"
-            )
-        table.frame_TP[1, homeless_N] = lower.allocate(homeless_N.numel())
-        copy_pages(
-            self._fast, table.frame_TP[0, pages_N], lower, table.frame_TP[1, pages_N], self.counters
-        )
-        table.dirty_P[pages_N] = False
-
-    def _drop_from_fast(self, pages_N: Tensor) -> None:
-        frame_N = self.table.frame_TP[0, pages_N]
-        self.table.frame_TP[0, pages_N] = NOWHERE
-        self._page_of_F[frame_N] = NOWHERE
-        self._policy.forget(frame_N)
-        self._fast.free(frame_N)
-
-    def _place(self, pages_N: Tensor) -> None:
-        frame_N = self._fast.allocate(pages_N.numel())
-        self.table.frame_TP[0, pages_N] = frame_N
-        self._page_of_F[frame_N] = pages_N
-
-    def _load(self, pages_N: Tensor) -> None:
-        if pages_N.numel() == 0:
-            return
-        table = self.table
-        copy_pages(
-            self.tiers[1],
-            table.frame_TP[1, pages_N],
-            self._fast,
-            table.frame_TP[0, pages_N],
-            self.counters,
         )

@@ -1,31 +1,33 @@
-"""Where every page is: flat tables by page id, one int64 per page and tier."""
+"""Addresses of pages, and which of their slots were evicted for good."""
 
 import torch
 from torch import Tensor
 
-from memory_tiers.base import NOWHERE, KVGeometry, Rows
+from memory_tiers.base import PAGES_PER_GROUP, KVGeometry, Rows
 
 
 class PageTable:
-    """Frames by page id and tier, and which pages changed since they were last written back."""
+    """Page ids of all sequences, layers and kv heads, whether the pages exist or not.
 
-    def __init__(
-        self, geometry: KVGeometry, num_sequences: int, max_tokens: int, tiers: int
-    ) -> None:
+    The pages of a row are a whole number of groups, the grain of the frame tables.
+    """
+
+    def __init__(self, geometry: KVGeometry, num_sequences: int, max_tokens: int) -> None:
         """Room for `num_sequences` sequences of at most `max_tokens` tokens."""
         self.geometry = geometry
+        self.device = geometry.device
+        self.num_sequences = num_sequences
+        self.max_tokens = max_tokens
         self.num_rows = num_sequences * geometry.num_kv_heads
-        self.pages_per_row = -(-max_tokens // geometry.page_tokens)
-        num_pages = geometry.num_layers * self.num_rows * self.pages_per_row
-        device = geometry.device
-        self.frame_TP = torch.full((tiers, num_pages), NOWHERE, device=device)
-        self.dirty_P = torch.zeros(num_pages, dtype=torch.bool, device=device)
+        groups = -(-max_tokens // (geometry.page_tokens * PAGES_PER_GROUP))
+        self.pages_per_row = groups * PAGES_PER_GROUP
+        self.num_pages = geometry.num_layers * self.num_rows * self.pages_per_row
         self.dead_P: Tensor | None = None
 
     def bury(self, pages_N: Tensor, bits_N: Tensor) -> Tensor:
         """Mark slots as evicted for good and return all dead bits of these pages."""
         if self.dead_P is None:
-            self.dead_P = torch.zeros_like(self.dirty_P, dtype=torch.int64)
+            self.dead_P = torch.zeros(self.num_pages, dtype=torch.int64, device=self.device)
         dead_N = self.dead_P[pages_N] | bits_N
         self.dead_P[pages_N] = dead_N
         return dead_N
@@ -35,17 +37,24 @@ class PageTable:
         heads_K = torch.arange(self.geometry.num_kv_heads, device=slots_B.device)
         return (slots_B.unsqueeze(1) * self.geometry.num_kv_heads + heads_K).flatten()
 
+    def sequences_of(self, pages_N: Tensor) -> Tensor:
+        """The sequence slot that each page belongs to, int64 [N]."""
+        per_sequence = self.pages_per_row * self.geometry.num_kv_heads
+        if self.geometry.num_layers == 1:
+            return pages_N // per_sequence
+        return pages_N // per_sequence % self.num_sequences
+
     def first_page(self, layer: int, rows_R: Tensor) -> Tensor:
         """Id of page 0 of each row in a layer, int64 [R]."""
         return (rows_R + layer * self.num_rows) * self.pages_per_row
 
     def pages_of_sequence(self, slot: int) -> Tensor:
         """Ids of all pages that a sequence can have, over all layers and kv heads."""
-        geometry, device = self.geometry, self.dirty_P.device
-        rows_K = slot * geometry.num_kv_heads + torch.arange(geometry.num_kv_heads, device=device)
-        layers_L1 = torch.arange(geometry.num_layers, device=device).unsqueeze(1)
-        first_LK1 = ((rows_K + layers_L1 * self.num_rows) * self.pages_per_row).unsqueeze(2)
-        return (first_LK1 + torch.arange(self.pages_per_row, device=device)).flatten()
+        geometry = self.geometry
+        per_sequence = geometry.num_kv_heads * self.pages_per_row
+        layers_L1 = torch.arange(geometry.num_layers, device=self.device).unsqueeze(1)
+        first_L1 = (layers_L1 * self.num_sequences + slot) * per_sequence
+        return (first_L1 + torch.arange(per_sequence, device=self.device)).flatten()
 
     def alive(self, rows: Rows, partition_size: int) -> Tensor | None:
         """Which partitions of each row still hold a token, bool [R, P]; None when all of them do.

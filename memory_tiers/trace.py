@@ -1,6 +1,7 @@
 """Selection traces: what a run stored and read, by partition, so that it can be replayed.
 
-Beside the dimension key: A calls of attention, X sequences flat over calls, E beginnings or ends.
+Beside the dimension key: A calls of attention, X sequences flat over calls, E times that something
+happened to a sequence.
 """
 
 import hashlib
@@ -40,6 +41,10 @@ COLUMNS: Mapping[str, type[np.integer[Any]]] = {
     "began_slot_E": np.uint16,
     "ended_at_E": np.int32,
     "ended_slot_E": np.uint16,
+    "paused_at_E": np.int32,
+    "paused_slot_E": np.uint16,
+    "resumed_at_E": np.int32,
+    "resumed_slot_E": np.uint16,
 }
 Columns = dict[str, NDArray[Any]]
 
@@ -111,6 +116,12 @@ class Player(Protocol):
     def begin(self, slot: int, uid: str) -> None:
         """A sequence takes an empty slot."""
 
+    def pause(self, slot: int) -> None:
+        """A sequence waits from the next step on."""
+
+    def resume(self, slot: int) -> None:
+        """A sequence that waited goes on."""
+
     def call(self, call: Call) -> None:
         """A layer stores and reads."""
 
@@ -135,7 +146,7 @@ class Trace:
 
     def play(self, player: Player) -> None:
         """Tell a player everything, in order."""
-        began, ended = self._marks("began"), self._marks("ended")
+        began, ended, paused, resumed = map(self._marks, ("began", "ended", "paused", "resumed"))
         uids = iter(self.header.requests)
         step_A = self.columns["step_A"]
         for index in range(self.num_calls + 1):
@@ -143,6 +154,10 @@ class Trace:
                 player.end_step(int(step_A[index - 1]))
             for slot in ended.get(index, ()):
                 player.end(slot)
+            for slot in paused.get(index, ()):
+                player.pause(slot)
+            for slot in resumed.get(index, ()):
+                player.resume(slot)
             for slot in began.get(index, ()):
                 player.begin(slot, next(uids))
             if index < self.num_calls:
@@ -214,7 +229,7 @@ class Trace:
         return Selection(partitions_RC, valid_RC)
 
     def _marks(self, what: str) -> dict[int, list[int]]:
-        """Slots that began or ended, by the call before which they did."""
+        """Slots to which something happened, by the call before which it did."""
         marks: dict[int, list[int]] = {}
         at_E, slot_E = (self.columns[f"{what}_{part}_E"].tolist() for part in ("at", "slot"))
         for at, slot in zip(at_E, slot_E, strict=True):

@@ -1,5 +1,6 @@
 """Takes down what a run stores and reads, for a trace."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,15 +20,25 @@ class TraceRecorder:
     requests: list[str] = field(default_factory=list)
     measured_from: int = 0
     _step: int = 0
+    _slots: set[int] = field(default_factory=set)
+    _paused: frozenset[int] = frozenset()
     _chunks: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
 
-    def begin(self, slot: int, uid: str) -> None:
-        """A sequence takes an empty slot."""
-        self.requests.append(uid)
-        self._mark("began", slot)
+    def scheduled(self, uids: Mapping[int, str], paused: frozenset[int]) -> None:
+        """Sequences by slot before a step, and those that wait; what is new is taken down."""
+        for slot in sorted(paused ^ self._paused):
+            self._mark("paused" if slot in paused else "resumed", slot)
+        self._paused = paused
+        for slot, uid in uids.items():
+            if slot not in self._slots:
+                self._slots.add(slot)
+                self.requests.append(uid)
+                self._mark("began", slot)
 
     def end(self, slot: int) -> None:
         """The sequence in a slot is forgotten."""
+        self._slots.discard(slot)
+        self._paused -= {slot}
         self._mark("ended", slot)
 
     def end_step(self) -> None:

@@ -11,9 +11,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from memory_tiers.base import NOWHERE, EvictionPolicy, KVGeometry, OutOfFramesError
+from memory_tiers.base import (
+    NOWHERE,
+    EvictionPolicy,
+    KVGeometry,
+    OutOfFramesError,
+    ReadyPages,
+)
 from memory_tiers.counters import Counters
+from memory_tiers.level import Level
 from memory_tiers.page_table import PageTable
+from memory_tiers.tables.flat import Flat
 from memory_tiers.tiers.arena import Arena
 
 
@@ -21,13 +29,17 @@ from memory_tiers.tiers.arena import Arena
 class Access:
     """Pages that are touched together, or freed.
 
-    pages_N: int64 [N], each named once; fresh_N: bool [N], pages that have no content yet, None
-    for none.
+    pages_N: int64 [N], each named once; fresh_N: bool [N], pages that have no content yet.
     """
 
     kind: Literal["write", "read", "free"]
     pages_N: Tensor
-    fresh_N: Tensor | None = None
+    fresh_N: Tensor
+
+
+def with_content(kind: Literal["read", "free"], pages_N: Tensor) -> Access:
+    """An access to pages none of which is new."""
+    return Access(kind, pages_N, torch.zeros_like(pages_N, dtype=torch.bool))
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,7 @@ class PageListener:
     num_fast_frames: int
     counters: Counters = field(default_factory=Counters)
     accesses: list[Access] = field(default_factory=list)
+    sharing: None = None
 
     def waves(self, num_pages: int) -> Iterator[tuple[int, int]]:
         """See CacheManager."""
@@ -81,17 +94,28 @@ class PageListener:
         fresh_N = torch.isin(unique_N, pages_N[slots_N == 0])
         self.accesses.append(Access("write", unique_N, fresh_N))
 
-    def fetch(self, wanted_N: Tensor) -> None:
+    def fetch(self, wanted_N: Tensor, *, mandatory: bool = False) -> ReadyPages:
+        """See CacheManager; there are no frames."""
+        self.accesses.append(with_content("read", wanted_N))
+        return ReadyPages(wanted_N[:0])
+
+    def prefetch(self, wanted_N: Tensor, keep_N: Tensor) -> None:
+        """See CacheManager; not simulated."""
+        raise NotImplementedError("a cache without content loads nothing ahead")
+
+    def begin(self, slot: int) -> None:
         """See CacheManager."""
-        self.accesses.append(Access("read", wanted_N))
+
+    def end_step(self) -> None:
+        """See CacheManager."""
 
     def release(self, slot: int) -> None:
         """See CacheManager."""
-        self.accesses.append(Access("free", self.table.pages_of_sequence(slot)))
+        self.accesses.append(with_content("free", self.table.pages_of_sequence(slot)))
 
     def page_trace(self) -> PageTrace:
         """What was heard so far."""
-        return PageTrace(tuple(self.accesses), self.table.dirty_P.numel())
+        return PageTrace(tuple(self.accesses), self.table.num_pages)
 
 
 def simulate(trace: PageTrace, policy: EvictionPolicy, num_frames: int) -> CacheCounts:
@@ -114,7 +138,7 @@ def simulate(trace: PageTrace, policy: EvictionPolicy, num_frames: int) -> Cache
 
 
 class _Cache:
-    """The fast tier of a cache manager: frames by page id, and back."""
+    """The fast level of a cache manager, in frames of no bytes."""
 
     def __init__(self, policy: EvictionPolicy, num_frames: int, num_pages: int) -> None:
         device = torch.device("cpu")
@@ -126,56 +150,38 @@ class _Cache:
             dtype=torch.float32,
             device=device,
         )
-        self._arena = Arena("simulated", num_frames, nothing, device)
-        self._policy = policy
-        self._frame_P = torch.full((num_pages,), NOWHERE)
-        self._page_F = torch.full((num_frames,), NOWHERE)
-        self._none_F = torch.zeros(num_frames, dtype=torch.bool)
-        policy.start(num_frames, device)
+        arena = Arena("simulated", num_frames, nothing, device)
+        self._level = Level(arena, Flat(num_pages, device), policy)
         self.wanted = self.hit = self.loaded = self.evicted = 0
 
     def touch(self, access: Access) -> None:
         """Make pages resident."""
-        pages_N = access.pages_N
-        frame_N = self._frame_P[pages_N]
+        level, pages_N = self._level, access.pages_N
+        frame_N = level.frames(pages_N)
         absent_N = frame_N == NOWHERE
-        num_loaded = 0
+        loads_N = pages_N[absent_N & ~access.fresh_N]
         if bool(absent_N.any()):
-            fresh_N = absent_N[:0] if access.fresh_N is None else absent_N & access.fresh_N
-            loads_N = pages_N[absent_N if access.fresh_N is None else absent_N & ~access.fresh_N]
-            num_loaded = loads_N.numel()
-            new_N = loads_N if access.fresh_N is None else torch.cat((loads_N, pages_N[fresh_N]))
-            self._make_room(new_N.numel() - self._arena.num_free, frame_N[~absent_N])
-            placed_N = self._arena.allocate(new_N.numel())
-            self._frame_P[new_N] = placed_N
-            self._page_F[placed_N] = new_N
-            frame_N = self._frame_P[pages_N]
-        self._policy.touch(frame_N, pages_N)
-        self.loaded += num_loaded
+            self._make_room(int(absent_N.sum()) - level.num_free, frame_N)
+            # Apart, as the manager does: a policy sees other frames otherwise.
+            for new_N in (loads_N, pages_N[absent_N & access.fresh_N]):
+                level.place(new_N)
+            frame_N = level.frames(pages_N)
+        level.touch(frame_N, pages_N)
+        self.loaded += loads_N.numel()
         if access.kind == "read":
             self.wanted += pages_N.numel()
-            self.hit += pages_N.numel() - num_loaded
+            self.hit += pages_N.numel() - loads_N.numel()
 
     def free(self, pages_N: Tensor) -> None:
         """Forget pages."""
-        frame_N = self._frame_P[pages_N]
-        self._drop(frame_N[frame_N != NOWHERE])
+        self._level.drop(pages_N[self._level.frames(pages_N) != NOWHERE])
 
     def _make_room(self, short: int, pinned_N: Tensor) -> None:
-        if short <= 0:
-            return
-        pinned_F = self._none_F.index_fill(0, pinned_N, True)
-        victims_N = self._policy.victims(short, pinned_F)
+        victims_N = self._level.victims(short, pinned_N)
         if victims_N.numel() < short:
             raise OutOfFramesError(
-                f"{self._arena.num_frames} frames are {short - victims_N.numel()} too few for one "
-                "access; give more"
+                f"{self._level.tier.num_frames} frames are {short - victims_N.numel()} too few for "
+                "one access; give more"
             )
-        self._drop(victims_N)
+        self._level.drop(victims_N)
         self.evicted += victims_N.numel()
-
-    def _drop(self, frames_N: Tensor) -> None:
-        self._frame_P[self._page_F[frames_N]] = NOWHERE
-        self._page_F[frames_N] = NOWHERE
-        self._policy.forget(frames_N)
-        self._arena.free(frames_N)

@@ -61,7 +61,7 @@ SHAPES: Mapping[str, ModelShape] = {
     shape.name: shape
     for shape in (
         ModelShape(
-            name="llama31_8b",
+            name="llama-3.1-8b",
             num_layers=32,
             num_kv_heads=8,
             head_dim=128,
@@ -69,7 +69,7 @@ SHAPES: Mapping[str, ModelShape] = {
             parameters=8_030_000_000,
         ),
         ModelShape(
-            name="qwen3_14b",
+            name="qwen3-14b",
             num_layers=40,
             num_kv_heads=8,
             head_dim=128,
@@ -77,7 +77,7 @@ SHAPES: Mapping[str, ModelShape] = {
             parameters=14_800_000_000,
         ),
         ModelShape(
-            name="qwen3_32b",
+            name="qwen3-32b",
             num_layers=64,
             num_kv_heads=8,
             head_dim=128,
@@ -85,7 +85,7 @@ SHAPES: Mapping[str, ModelShape] = {
             parameters=32_800_000_000,
         ),
         ModelShape(
-            name="llama31_70b",
+            name="llama-3.1-70b",
             num_layers=80,
             num_kv_heads=8,
             head_dim=128,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from backends.batch import Batch
-from backends.replay.cache_sim import Access, PageTrace
+from backends.replay.cache_sim import Access, PageTrace, with_content
 from memory_tiers.base import KVGeometry, PartitionMapper
 from memory_tiers.page_table import PageTable
 from memory_tiers.trace import Call, Trace
@@ -58,7 +58,7 @@ def decode_trace(trace: Trace, mapper: PartitionMapper, geometry: KVGeometry) ->
             "longer one with task.max_new_tokens=64 protocol.ignore_stop=true trace=on"
         )
     return DecodeTrace(
-        pages=PageTrace(tuple(reader.accesses), reader.table.dirty_P.numel()),
+        pages=PageTrace(tuple(reader.accesses), reader.table.num_pages),
         mandatory=max(reader.step_pages.values()),
         steps=len(reader.step_pages),
         cold_wanted=reader.cold_wanted,
@@ -80,7 +80,7 @@ class _DecodeReader:
 
     def __post_init__(self) -> None:
         header = self.trace.header
-        self.table = PageTable(self.geometry, len(header.requests), header.max_tokens, 1)
+        self.table = PageTable(self.geometry, len(header.requests), header.max_tokens)
         self._sequences: dict[int, int] = {}
         self._first_step: dict[int, int] = {}
         self._begun = 0
@@ -90,13 +90,19 @@ class _DecodeReader:
         self._sequences[slot] = self._begun
         self._begun += 1
 
+    def pause(self, slot: int) -> None:
+        """See Player."""
+
+    def resume(self, slot: int) -> None:
+        """See Player."""
+
     def end_step(self, step: int) -> None:
         """See Player."""
 
     def end(self, slot: int) -> None:
         """See Player."""
         pages_N = self.table.pages_of_sequence(self._sequences.pop(slot))
-        self.accesses.append(Access("free", pages_N))
+        self.accesses.append(with_content("free", pages_N))
 
     def call(self, call: Call) -> None:
         """See Player."""
@@ -110,7 +116,7 @@ class _DecodeReader:
         rows = batch.query_rows(call.layer)
         size = self.geometry.page_tokens
         read_N = self.mapper.to_pages(call.selection, rows, size, None).pages_N
-        self.accesses += (Access("write", written_N, fresh_N), Access("read", read_N))
+        self.accesses += (Access("write", written_N, fresh_N), with_content("read", read_N))
         self.step_pages[call.step] += read_N.numel()
         self._count_cold(call.step, sequences, read_N, written_N[fresh_N])
 
@@ -120,10 +126,6 @@ class _DecodeReader:
         cold = [one for one in sequences if self._first_step.setdefault(one, step) == step]
         if not cold:
             return
-        in_cold_N = torch.isin(self._sequence_of(read_N), torch.tensor(cold))
+        in_cold_N = torch.isin(self.table.sequences_of(read_N), torch.tensor(cold))
         self.cold_wanted += int(in_cold_N.sum())
         self.cold_loaded += int((in_cold_N & ~torch.isin(read_N, fresh_N)).sum())
-
-    def _sequence_of(self, pages_N: Tensor) -> Tensor:
-        rows_N = pages_N // self.table.pages_per_row % self.table.num_rows
-        return rows_N // self.geometry.num_kv_heads

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from backends.batch import Batch
-from memory_tiers.base import KVGeometry, PageSelection, PartitionMapper
+from memory_tiers.base import KVGeometry, PageSelection, PartitionMapper, ReadyPages
 from memory_tiers.counters import Counters
 from memory_tiers.page_table import PageTable
+from memory_tiers.sharing import Sharing
 from memory_tiers.trace import Call, TraceHeader
 
 
@@ -22,7 +23,14 @@ class Memory(Protocol):
 
     geometry: KVGeometry
     table: PageTable
-    counters: Counters
+    sharing: Sharing | None
+
+    @property
+    def counters(self) -> Counters:
+        """What happened since the last reset."""
+
+    @counters.setter
+    def counters(self, counters: Counters) -> None: ...
 
     @property
     def num_fast_frames(self) -> int:
@@ -42,17 +50,33 @@ class Memory(Protocol):
     ) -> None:
         """Store keys and values in slots of pages."""
 
-    def fetch(self, wanted_N: Tensor) -> object:
-        """Make pages resident, and count hits."""
+    def fetch(self, wanted_N: Tensor, *, mandatory: bool = False) -> ReadyPages:
+        """Make pages resident, and count hits; mandatory: of a decode step."""
+
+    def prefetch(self, wanted_N: Tensor, keep_N: Tensor) -> None:
+        """Start to load pages while frames `keep_N` are read."""
+
+    def begin(self, slot: int) -> None:
+        """A sequence takes this slot."""
 
     def release(self, slot: int) -> None:
         """Forget a sequence."""
+
+    def end_step(self) -> None:
+        """All layers of a forward pass are through."""
 
 
 class Replayer:
     """A player that hands on to a memory; counts as the recorded run did, from its warm-up on."""
 
-    def __init__(self, header: TraceHeader, memory: Memory, mapper: PartitionMapper) -> None:
+    def __init__(
+        self,
+        header: TraceHeader,
+        memory: Memory,
+        mapper: PartitionMapper,
+        *,
+        prefetch: bool = False,
+    ) -> None:
         """Take hold of an empty memory with the room that the trace needs."""
         self._header = header
         self._memory = memory
@@ -60,10 +84,21 @@ class Replayer:
         self._zero_D = torch.zeros(1, memory.geometry.head_dim, dtype=memory.geometry.dtype)
         self._zero_D = self._zero_D.to(memory.geometry.device)
         self._counted = -1
-        self._end_step = getattr(memory, "end_step", lambda: None)
+        self._prefetch = prefetch
+        self._last_pages: dict[int, Tensor] = {}
 
     def begin(self, slot: int, uid: str) -> None:
-        """See Player; a manager learns of a sequence by its first page."""
+        """See Player."""
+        self._memory.begin(slot)
+
+    def pause(self, slot: int) -> None:
+        """See Player."""
+        if self._memory.sharing is not None:
+            self._memory.sharing.pause(slot, self._memory.num_fast_frames)
+
+    def resume(self, slot: int) -> None:
+        """See Player."""
+        self._memory.begin(slot)
 
     def call(self, call: Call) -> None:
         """See Player."""
@@ -85,7 +120,7 @@ class Replayer:
 
     def end_step(self, step: int) -> None:
         """See Player."""
-        self._end_step()
+        self._memory.end_step()
 
     def end(self, slot: int) -> None:
         """See Player."""
@@ -115,11 +150,24 @@ class Replayer:
         pages, shared = self._pages(call, batch), call.new > 1
         num_pages = pages.pages_N.numel()
         self._count_read(num_pages, pages.wanted, batch.slots_context)
-        at_once = call.selection is not None and not shared
-        waves = [(0, num_pages)] if at_once else self._memory.waves(num_pages)
-        for start, stop in waves:
+        if call.selection is not None and not shared:
+            frames_N = self._memory.fetch(pages.pages_N, mandatory=True).frames_N
+            self._prefetch_next(call.layer, pages.pages_N, frames_N)
+            return
+        for start, stop in self._memory.waves(num_pages):
             wanted_N = pages.pages_N[start:stop]
-            self._memory.fetch(wanted_N.unique() if shared else wanted_N)
+            if shared:
+                self._memory.fetch(wanted_N.unique())
+            else:
+                self._memory.fetch(wanted_N, mandatory=True)
+
+    def _prefetch_next(self, layer: int, pages_N: Tensor, frames_N: Tensor) -> None:
+        if not self._prefetch:
+            return
+        self._last_pages[layer] = pages_N
+        predicted_N = self._last_pages.get(layer + 1)
+        if predicted_N is not None:
+            self._memory.prefetch(predicted_N, frames_N)
 
     def _pages(self, call: Call, batch: Batch) -> PageSelection:
         if call.selection is None:

@@ -32,6 +32,14 @@ class TrafficMeter:
         """See Player."""
         self.replayer.begin(slot, uid)
 
+    def pause(self, slot: int) -> None:
+        """See Player."""
+        self.replayer.pause(slot)
+
+    def resume(self, slot: int) -> None:
+        """See Player."""
+        self.replayer.resume(slot)
+
     def call(self, call: Call) -> None:
         """See Player."""
         if call.phase != "decode":

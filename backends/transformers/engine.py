@@ -1,8 +1,6 @@
 """A small continuous-batching loop over an unpatched Hugging Face model and our pages."""
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -12,34 +10,10 @@ from torch import Tensor
 from backends.base import Backend, Finish, Request, TokenEvent
 from backends.batch import Batch
 from backends.paged_attention import PagedAttention
+from backends.scheduler import Piece, Running, Schedule, Scheduler
 from backends.transformers.plug import Chunk, Step, plug_in
 from backends.transformers.sampling import draws_for, next_tokens
 from memory_tiers.counters import Counters
-
-
-@dataclass
-class Running:
-    """A request that holds a slot, and how far it is."""
-
-    request: Request
-    slot: int
-    draws_T: Tensor
-    stored: int = 0
-    answer: list[int] = field(default_factory=list)
-
-    @property
-    def in_prompt(self) -> bool:
-        """Whether a part of the prompt is still to be stored."""
-        return self.stored < len(self.request.prompt_ids)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Prompt tokens of one sequence that a step stores."""
-
-    running: Running
-    count: int
-    is_question: bool
 
 
 class TransformersBackend(Backend):
@@ -50,20 +24,14 @@ class TransformersBackend(Backend):
 
     provides: ClassVar[frozenset[str]] = frozenset({"greedy", "sampling", "chunked_prefill"})
 
-    def __init__(
-        self, model: Any, attention: PagedAttention, *, max_batch: int, chunk_tokens: int
-    ) -> None:
+    def __init__(self, model: Any, attention: PagedAttention, schedule: Schedule) -> None:
         """Plug the model in; no request is running."""
         self._model = model
         self._cache = plug_in(model)
         self.attention = attention
-        self._chunk_tokens = chunk_tokens
         self._device = attention.memory.geometry.device
-        self._waiting: deque[Request] = deque()
-        self._running: list[Running] = []
-        self._free_slots = list(range(max_batch))[::-1]
-        self._promised_pages: dict[int, int] = {}
-        self._total_pages = attention.memory.free_pages
+        self.scheduler = Scheduler(attention.memory, schedule)
+        self._failures: dict[str, str] = {}
 
     @property
     def counters(self) -> Counters:  # type: ignore[override]
@@ -73,30 +41,44 @@ class TransformersBackend(Backend):
     @property
     def busy(self) -> bool:
         """See Backend."""
-        return bool(self._waiting or self._running)
+        return self.scheduler.busy
 
     def submit(self, requests: Sequence[Request]) -> None:
         """See Backend."""
         for request in requests:
-            self._check_fits(request)
-            self._waiting.append(request)
+            self.scheduler.submit(request, draws_for(request.seed, request.max_new_tokens))
 
     @torch.inference_mode()
     def step(self) -> list[TokenEvent]:
         """See Backend."""
-        self._admit()
-        decoding = [running for running in self._running if not running.in_prompt]
-        pieces = self._pieces()
+        self.scheduler.prepare()
+        if (recorder := self.attention.recorder) is not None:
+            recorder.scheduled(
+                {one.slot: one.request.uid for one in self.scheduler.running},
+                frozenset(one.slot for one in self.scheduler.running if one.paused),
+            )
+        decoding, pieces = self.scheduler.decoding, self.scheduler.pieces()
         logits_BV = self._forward(decoding, pieces)
         self._count(decoding, pieces)
-        if (recorder := self.attention.recorder) is not None:
+        if recorder is not None:
             recorder.end_step()
         for running in decoding:
             running.stored += 1
         for piece in pieces:
             piece.running.stored += piece.count
+        if decoding:
+            self.attention.memory.end_step()
         speaking = decoding + [piece.running for piece in pieces if not piece.running.in_prompt]
-        return self._emit(speaking, logits_BV) if speaking else []
+        healthy = self._fail_damaged(speaking)
+        if not healthy:
+            return []
+        rows = self._tensor([row for row, one in enumerate(speaking) if one in healthy])
+        return self._emit(healthy, logits_BV[rows] if len(healthy) < len(speaking) else logits_BV)
+
+    def take_failures(self) -> dict[str, str]:
+        """See Backend."""
+        failed, self._failures = self._failures, {}
+        return failed
 
     def peak_bytes(self) -> dict[str, int]:
         """See Backend."""
@@ -108,50 +90,6 @@ class TransformersBackend(Backend):
     def reset_counters(self) -> None:
         """See Backend."""
         self.attention.memory.counters = Counters()
-
-    def _check_fits(self, request: Request) -> None:
-        geometry, table = self.attention.memory.geometry, self.attention.memory.table
-        takes = f"request {request.uid} takes up to {request.most_tokens} tokens"
-        if request.most_tokens > (room := table.pages_per_row * geometry.page_tokens):
-            raise ValueError(f"{takes}, the page table has room for {room}; lower task.length")
-        if (needed := geometry.pages_for(request.most_tokens)) > self._total_pages:
-            last = self.attention.memory.tiers[-1]
-            raise ValueError(
-                f"{takes} = {needed} pages, tier.{last.name}.size holds {self._total_pages}; "
-                "raise it, or lower task.length"
-            )
-
-    def _admit(self) -> None:
-        """Give slots to waiting requests while the last tier can hold all that they may store."""
-        while self._waiting and self._free_slots:
-            request = self._waiting[0]
-            needed = self.attention.memory.geometry.pages_for(request.most_tokens)
-            if sum(self._promised_pages.values()) + needed > self._total_pages:
-                return
-            self._waiting.popleft()
-            slot = self._free_slots.pop()
-            self._promised_pages[slot] = needed
-            if (recorder := self.attention.recorder) is not None:
-                recorder.begin(slot, request.uid)
-            draws_T = draws_for(request.seed, request.max_new_tokens)
-            self._running.append(Running(request, slot, draws_T))
-
-    def _pieces(self) -> list[Piece]:
-        pieces, left = [], self._chunk_tokens
-        for running in self._running:
-            if running.in_prompt and left > 0:
-                piece = self._piece(running, left)
-                pieces.append(piece)
-                left -= piece.count
-        return pieces
-
-    def _piece(self, running: Running, most: int) -> Piece:
-        request = running.request
-        if running.stored < request.num_context:
-            return Piece(running, min(most, request.num_context - running.stored), False)
-        evict = self.attention.algorithm.evict
-        most = most if evict is None else min(most, evict.most_rows)
-        return Piece(running, min(most, len(request.prompt_ids) - running.stored), True)
 
     def _forward(self, decoding: list[Running], pieces: list[Piece]) -> Tensor:
         """Logits of the decode rows, then of the last row of each piece that ends a prompt."""
@@ -212,11 +150,18 @@ class TransformersBackend(Backend):
                 self._retire(running)
         return events
 
+    def _fail_damaged(self, speaking: list[Running]) -> list[Running]:
+        """End the requests whose KV was lost; those of `speaking` that go on."""
+        damaged = self.attention.memory.damaged_slots()
+        lost = [one for one in self.scheduler.running if one.slot in damaged]
+        for running in lost:
+            self._failures[running.request.uid] = damaged[running.slot]
+            self._retire(running)
+        return [one for one in speaking if one not in lost]
+
     def _retire(self, running: Running) -> None:
         self.attention.release(running.slot)
-        self._running.remove(running)
-        self._free_slots.append(running.slot)
-        del self._promised_pages[running.slot]
+        self.scheduler.retire(running)
 
 
 def _finish(request: Request, answer: list[int]) -> Finish | None:

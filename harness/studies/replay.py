@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from backends.replay.cost_model import (
@@ -23,7 +24,7 @@ from backends.replay.traffic import LayerTraffic, TrafficMeter
 from harness.build import build, mapper_for
 from harness.environment import environment
 from harness.preflight import Plan, frames_by_tier
-from harness.settings import Settings
+from harness.settings import BudgetSettings, Settings
 from harness.studies.base import Study
 from harness.studies.findings import keep_findings
 from harness.studies.replay_table import render_replay
@@ -32,7 +33,7 @@ from memory_tiers.base import options
 from memory_tiers.counters import PHASES, Counters
 from memory_tiers.trace import Trace, TraceHeader
 
-BUDGETS = ("none",)
+BUDGETS = Path(__file__).resolve().parents[2] / "conf" / "budget"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +51,21 @@ class Replayed:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Study):
-    """An arm for each way to set budgets.
+    """An arm for each way to share the fast tier.
 
-    shape: a model of `SHAPES` to simulate step times for; None is the model of the trace.
+    budgets: options of conf/budget; None is the one of the config. shape: a model of `SHAPES` to
+    simulate step times for; None is the model of the trace.
     """
 
-    budgets: Sequence[str]
+    budgets: Sequence[str] | None
     shape: str | None
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name in self.budgets:
-            if name not in BUDGETS:
-                raise ValueError(f"study.budgets={name!r} is unknown; use {options(BUDGETS)}")
+        known = sorted(path.stem for path in BUDGETS.glob("*.yaml"))
+        for name in self.budgets or ():
+            if name not in known:
+                raise ValueError(f"study.budgets={name!r} is unknown; use {options(known)}")
         if self.shape is not None and self.shape not in SHAPES:
             raise ValueError(f"study.shape={self.shape!r} is unknown; use {options(list(SHAPES))}")
 
@@ -71,7 +74,8 @@ class Replay(Study):
         if settings.trace.path is None:
             raise ValueError("trace.path is not set; give trace.path=FILE, trace=on records one")
         trace = Trace.load(Path(settings.trace.path))
-        arms = {name: replay(settings, trace) for name in self.budgets}
+        names = self.budgets or [settings.budget.name]
+        arms = {name: replay(with_budget(settings, name), trace) for name in names}
         profile = hardware_profile(settings)
         steps = {name: self._simulated(trace.header, arm, profile) for name, arm in arms.items()}
         found = self._findings(settings, trace, arms, steps)
@@ -132,10 +136,12 @@ def replay(settings: Settings, trace: Trace) -> Replayed:
     geometry = header.geometry(settings.partition.page_tokens, device)
     everything = header.sequences * geometry.pages_for(header.max_tokens)
     frames = frames_by_tier(settings, geometry, everything)
-    plan = Plan(geometry, header.sequences, header.max_tokens, frames)
+    chunk_tokens = settings.backend.chunk_tokens
+    plan = Plan(geometry, header.sequences, header.max_tokens, chunk_tokens, frames)
     mapper = mapper_for(settings, header.algorithm, header.partition_kind, header.partition_size)
     memory = build_memory(settings, plan)
-    meter = TrafficMeter(Replayer(header, memory, mapper), memory)
+    prefetch = settings.backend.prefetch and len(memory.levels) > 1
+    meter = TrafficMeter(Replayer(header, memory, mapper, prefetch=prefetch), memory)
     started = perf_counter()
     with torch.inference_mode():
         trace.play(meter)
@@ -148,6 +154,14 @@ def replay(settings: Settings, trace: Trace) -> Replayed:
         replay_s=perf_counter() - started,
         layers=[one for one in meter.layers if one.step >= header.measured_from],
     )
+
+
+def with_budget(settings: Settings, name: str) -> Settings:
+    """The settings with another option of conf/budget."""
+    if name == settings.budget.name:
+        return settings
+    found = OmegaConf.to_container(OmegaConf.load(BUDGETS / f"{name}.yaml"))
+    return settings.model_copy(update={"budget": BudgetSettings.model_validate(found)})
 
 
 def hardware_profile(settings: Settings) -> HardwareProfile | None:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from memory_tiers.base import EvictionPolicy
 
-EMPTY = 0
+EMPTY = 255
 
 
 class BucketedLru(EvictionPolicy):
@@ -21,15 +21,15 @@ class BucketedLru(EvictionPolicy):
 
     def __init__(self, *, buckets: int) -> None:
         """The number of classes, 2 to 255."""
-        if not 2 <= buckets <= 255:
-            raise ValueError(f"cache.policy.buckets={buckets} must be between 2 and 255")
+        if not 2 <= buckets <= EMPTY:
+            raise ValueError(f"cache.policy.buckets={buckets} must be between 2 and {EMPTY}")
         self._buckets = buckets
 
     def start(self, num_frames: int, device: torch.device) -> None:
         """See EvictionPolicy."""
-        self._bucket_F = torch.zeros(num_frames, dtype=torch.uint8, device=device)
+        self._bucket_F = torch.full((num_frames,), EMPTY, dtype=torch.uint8, device=device)
         self._width = num_frames // self._buckets
-        self._newest = 1
+        self._newest = 0
         self._newest_touches = 0
 
     def touch(self, frames_N: Tensor, pages_N: Tensor) -> None:
@@ -45,32 +45,30 @@ class BucketedLru(EvictionPolicy):
 
     def victims(self, count: int, pinned_F: Tensor) -> Tensor:
         """See EvictionPolicy: the oldest buckets whole, and a part of one more."""
-        bucket_F = self._bucket_F.masked_fill(pinned_F, EMPTY)
-        up_to_B = self._sizes(bucket_F).cumsum(0)
-        last = int((up_to_B < count).sum()) + 1
-        older_V = _members((bucket_F < last) & (bucket_F > EMPTY))
-        in_order_V = older_V[bucket_F[older_V].argsort()]
-        return torch.cat((in_order_V, _members(bucket_F == last)))[:count]
+        bucket_F = self._bucket_F | -pinned_F.view(torch.uint8)
+        last = int((self._up_to(bucket_F) < count).sum())
+        frames_V = (bucket_F <= min(last, EMPTY - 1)).nonzero().squeeze(1)
+        bucket_V = bucket_F[frames_V]
+        older_V = bucket_V < last
+        in_order_V = frames_V[older_V][bucket_V[older_V].argsort()]
+        return torch.cat((in_order_V, frames_V[~older_V]))[:count]
 
-    def _sizes(self, bucket_F: Tensor) -> Tensor:
-        """Frames in buckets 1 .. newest, int64 [B]."""
-        return torch.bincount(bucket_F, minlength=self._newest + 1)[1:]
+    def _up_to(self, bucket_F: Tensor) -> Tensor:
+        """Frames in bucket 0 .. b for each bucket b, int64 [B]."""
+        return torch.bincount(bucket_F, minlength=EMPTY)[: self._buckets].cumsum(0)
 
     def _open_bucket(self) -> None:
-        if self._newest == self._buckets:
-            self._deal_again()
         self._newest += 1
         self._newest_touches = 0
+        if self._newest == self._buckets:
+            self._deal_again()
 
     def _deal_again(self) -> None:
-        up_to_B = self._sizes(self._bucket_F).cumsum(0)
+        """Number the frames again, in order, from 0 up to half of the buckets."""
+        up_to_B = self._up_to(self._bucket_F)
         half = self._buckets // 2
         share = -(-max(int(up_to_B[-1]), 1) // half)
-        dealt_B = (up_to_B + share - 1) // share
-        number_B = torch.cat((dealt_B.new_zeros(1), dealt_B)).to(torch.uint8)
-        self._bucket_F = number_B[self._bucket_F.int()]
+        number_B = up_to_B.new_full((EMPTY + 1,), EMPTY)
+        number_B[: self._buckets] = (up_to_B - 1).clamp(min=0) // share
+        self._bucket_F = number_B.to(torch.uint8)[self._bucket_F.int()]
         self._newest = half
-
-
-def _members(chosen_F: Tensor) -> Tensor:
-    return chosen_F.nonzero().squeeze(1)

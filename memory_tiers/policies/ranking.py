@@ -16,6 +16,8 @@ def lowest(rank_F: Tensor, count: int, pinned_F: Tensor) -> Tensor:
 
     Neither empty frames nor pinned ones.
     """
-    free_F = rank_F.masked_fill(pinned_F, EMPTY)
+    if count == 0:
+        return rank_F.new_empty(0)
+    free_F = torch.where(pinned_F, EMPTY, rank_F)
     found = free_F.topk(min(count, free_F.numel()), largest=False)
     return found.indices[found.values < EMPTY]

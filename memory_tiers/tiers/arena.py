@@ -1,4 +1,4 @@
-"""An arena of frames on one kind of memory, and a stack of the free ones."""
+"""An arena of frames on one kind of memory that kernels read in place."""
 
 import mmap
 
@@ -6,52 +6,37 @@ import torch
 from torch import Tensor
 
 from memory_tiers.base import KVGeometry
+from memory_tiers.copies import copy_frames
+from memory_tiers.tiers.base import Tier
 
 
-class Arena:
-    """Frames of one tier, allocated by the batch: pool_FPSD [F, 2, S, D], keys then values."""
+class Arena(Tier):
+    """Frames of one tier as one tensor."""
+
+    pool_FPSD: Tensor
 
     def __init__(
         self, name: str, num_frames: int, geometry: KVGeometry, device: torch.device
     ) -> None:
         """Reserve the memory; pages of it become real when they are written."""
-        self.name = name
-        self.num_frames = num_frames
-        self.frame_bytes = geometry.page_bytes
-        shape = (num_frames, 2, geometry.page_tokens, geometry.head_dim)
+        super().__init__(name, num_frames, geometry)
         try:
-            self.pool_FPSD = _empty(shape, geometry.dtype, device)
+            self.pool_FPSD = _empty((num_frames, *self._content_PSD), geometry.dtype, device)
         except OSError as error:
             asked = num_frames * geometry.page_bytes
             raise MemoryError(f"tier.{name}.size asks for {asked} bytes: {error}") from error
-        # Descending, so that frames come off the top in ascending runs: sequential reads.
-        self._free_F = torch.arange(num_frames - 1, -1, -1, device=geometry.device)
-        self._num_free = num_frames
-        self.peak_frames = 0
 
-    @property
-    def num_free(self) -> int:
-        """Frames that hold nothing."""
-        return self._num_free
+    def read_into(self, frames_N: Tensor, pool_FPSD: Tensor, to_N: Tensor) -> None:
+        """See Tier; nothing is ever damaged."""
+        copy_frames(self.pool_FPSD, frames_N, pool_FPSD, to_N)
 
-    @property
-    def peak_bytes(self) -> int:
-        """Most bytes that pages took at one time."""
-        return self.peak_frames * self.frame_bytes
+    def write_from(self, frames_N: Tensor, pool_FPSD: Tensor, from_N: Tensor) -> None:
+        """See Tier."""
+        copy_frames(pool_FPSD, from_N, self.pool_FPSD, frames_N)
 
-    def allocate(self, count: int) -> Tensor:
-        """Take `count` free frames, int64 [count], ascending where the stack is untouched."""
-        assert count <= self._num_free, f"{self.name} has {self._num_free} free, asked {count}"
-        self._num_free -= count
-        self.peak_frames = max(self.peak_frames, self.num_frames - self._num_free)
-        return self._free_F[self._num_free : self._num_free + count].flip(0)
-
-    def free(self, frames_N: Tensor) -> None:
-        """Give frames back."""
-        count = frames_N.numel()
-        self._free_F[self._num_free : self._num_free + count] = frames_N.flip(0)
-        self._num_free += count
-        assert self._num_free <= self.num_frames, f"{self.name}: a frame was freed twice"
+    def close(self) -> None:
+        """See Tier; the memory goes with the last view of it."""
+        self.pool_FPSD = self.pool_FPSD[:0]
 
 
 def _empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -22,7 +22,7 @@ PROFILE = HardwareProfile(hbm_gb_s=1000, link_gb_s=50, disk_gb_s=5, bf16_tflops=
 
 def test_simulated_times_are_bytes_over_bandwidths():
     shape = replace(
-        SHAPES["qwen3_14b"], num_layers=2, num_kv_heads=1, head_dim=1, parameters=500_000_000
+        SHAPES["qwen3-14b"], num_layers=2, num_kv_heads=1, head_dim=1, parameters=500_000_000
     )
     moved = Counter({"cpu->hbm": 50_000_000, "hbm->cpu": 5_000_000})
     layers = [
@@ -43,7 +43,7 @@ def test_simulated_times_are_bytes_over_bandwidths():
 
 
 def test_a_batch_may_be_bound_by_arithmetic():
-    shape = replace(SHAPES["qwen3_14b"], num_layers=1, parameters=500_000_000)
+    shape = replace(SHAPES["qwen3-14b"], num_layers=1, parameters=500_000_000)
     layer = LayerTraffic(step=0, sequences=1000, read=0, moved=Counter())
     step = simulated_step([layer], PROFILE, shape, shape)
     assert step.rest_ms == pytest.approx(2 * 500e6 * 1000 / 100e12 * 1e3)

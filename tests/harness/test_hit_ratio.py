@@ -54,7 +54,7 @@ def test_with_room_for_everything_each_page_is_loaded_once():
         if access.kind == "free":
             seen -= set(ids)
             continue
-        fresh = [False] * len(ids) if access.fresh_N is None else access.fresh_N.tolist()
+        fresh = access.fresh_N.tolist()
         loaded += sum(page not in seen and not new for page, new in zip(ids, fresh, strict=True))
         seen |= set(ids)
     counts = simulate(pages.pages, Lru(), pages.pages.num_pages)
@@ -99,6 +99,10 @@ class Rows:
 
     def begin(self, slot: int, uid: str) -> None:
         self.uids[slot] = uid
+
+    def pause(self, slot: int) -> None: ...
+
+    def resume(self, slot: int) -> None: ...
 
     def end_step(self, step: int) -> None: ...
 

@@ -82,4 +82,14 @@ ALGORITHMS = options("algo")
 PLACEMENTS = list(placements())
 HIERARCHIES = [tier for tier in options("tier") if num_levels(tier) > 1]
 CACHES = options("cache")
+# Every hierarchy with LRU, and two tiers with every policy.
+MEMORIES = [(tier, "lru") for tier in HIERARCHIES] + [
+    ("hbm+cpu", cache) for cache in CACHES if cache != "lru"
+]
+# Every mapper on every hierarchy, the policies in turn; and every policy on every hierarchy.
+PLACES = [
+    (algo, partition, tier, CACHES[(number + shift) % len(CACHES)])
+    for number, (algo, partition) in enumerate(PLACEMENTS)
+    for shift, tier in enumerate(HIERARCHIES)
+] + [("quest", "auto", tier, cache) for tier in HIERARCHIES for cache in CACHES]
 RETRIEVERS = [name for name in options("algo/retrieve") if name != "none"]

@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from memory_tiers.manager import CacheManager
 from sparse_algos.base import Algorithm
 from tests.laws.state import differing, state_of
 from tests.laws.system import System, stream_of
@@ -17,6 +19,12 @@ Answers = dict[str, dict[int, Tensor]]
 LENGTHS = {"long": 121, "short": 3, "middle": 87}
 FULL_BUDGET = 512
 TIGHT_BUDGET = 64
+
+
+def frames_of(memory: CacheManager) -> Tensor:
+    """Frame of every page on every level, int64 [levels, P]."""
+    pages_P = torch.arange(memory.table.num_pages)
+    return torch.stack([level.frames(pages_P) for level in memory.levels])
 
 
 def converse(system: System) -> System:
@@ -111,10 +119,10 @@ def assert_moved(system: System) -> None:
     """Pages really left the fast tier and came back, and it was never larger than agreed."""
     count = system.memory.counters.current
     assert count.pages_evicted > 0
-    up, down = f"{names(system)[1]}->{names(system)[0]}", f"{names(system)[0]}->{names(system)[1]}"
-    assert count.bytes_moved[up] > 0
-    assert count.bytes_moved[down] > 0
+    assert count.bytes_moved[f"{names(system)[0]}->{names(system)[1]}"] > 0
     assert count.pages_hit < count.pages_wanted
+    for lower, upper in pairwise(reversed(names(system))):
+        assert count.bytes_moved[f"{lower}->{upper}"] > 0, f"nothing came up from {lower}"
 
 
 def assert_within_budget(system: System) -> None:
@@ -153,10 +161,10 @@ def assert_planning_moves_nothing(system: System, wanted_N: Tensor) -> None:
     assert plan.victims_N.numel() > 0 and plan.loads_N.numel() > 0, "the law is empty"
     moved = Counter(memory.counters.current.bytes_moved)
     ready = memory.execute(plan)
-    fast, lower = names(system)
-    assert torch.equal(ready.frames_N, memory.table.frame_TP[0, wanted_N])
+    fast, lower = names(system)[:2]
+    assert torch.equal(ready.frames_N, memory.frames(wanted_N))
     assert (ready.frames_N >= 0).all()
-    assert (memory.table.frame_TP[0, plan.victims_N] < 0).all()
+    assert (memory.frames(plan.victims_N) < 0).all()
     done = memory.counters.current.bytes_moved - moved
     size = memory.geometry.page_bytes
     assert done[f"{lower}->{fast}"] == plan.loads_N.numel() * size
@@ -183,8 +191,7 @@ def replay_alone(system: System, uid: str) -> None:
 
 def assert_frames_are_conserved(memory: Any) -> None:
     """Free and used frames add up in every tier, and no frame holds two pages."""
-    for level, tier in enumerate(memory.tiers):
-        held_N = memory.table.frame_TP[level]
+    for tier, held_N in zip(memory.tiers, frames_of(memory), strict=True):
         held_N = held_N[held_N >= 0]
         assert held_N.numel() == held_N.unique().numel(), f"{tier.name}: a frame holds two pages"
         assert held_N.numel() + tier.num_free == tier.num_frames, f"{tier.name} lost frames"
@@ -226,12 +233,12 @@ def assert_evicted_tokens_are_gone(system: System) -> None:
     """No row holds more than the evictor's budget, and pages without tokens have no frame."""
     memory, budget = system.memory, system.attention.algorithm.evict.budget_tokens
     size, table = memory.geometry.page_tokens, memory.table
-    rows, dropped = table.frame_TP.shape[1] // table.pages_per_row, 0
+    rows, dropped = table.num_pages // table.pages_per_row, 0
     dead_P = (
-        torch.zeros_like(table.dirty_P, dtype=torch.int64) if table.dead_P is None else table.dead_P
+        torch.zeros(table.num_pages, dtype=torch.int64) if table.dead_P is None else table.dead_P
     )
     live_PS = (~dead_P.unsqueeze(1) >> torch.arange(size) & 1).view(rows, -1)
-    framed_P = (table.frame_TP >= 0).any(0)
+    framed_P = (frames_of(memory) >= 0).any(0)
     for uid, slot in system.holds.items():
         for layer in filter(system.attention.acts_on, range(system.shape.layers)):
             for head in range(system.shape.kv_heads):

@@ -1,12 +1,14 @@
-"""Caches of one page at a time, driven by a policy under test, by Belady and by a plain LRU."""
+"""Caches of a few pages, driven by a policy under test, by Belady and by a plain LRU."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
+from torch import Tensor
 
-from memory_tiers.base import EvictionPolicy
+from memory_tiers.base import NOWHERE, EvictionPolicy
 
 CPU = torch.device("cpu")
 
@@ -57,10 +59,68 @@ def assert_victims_are_allowed(
 
 def misses_of(policy: EvictionPolicy, trace: Sequence[int], num_frames: int) -> int:
     """Misses of a policy on pages asked for one after the other."""
+    return misses_of_steps(policy, [[page] for page in trace], num_frames)
+
+
+def misses_of_steps(policy: EvictionPolicy, steps: Sequence[Sequence[int]], num_frames: int) -> int:
+    """Misses of a policy on pages asked for together, step by step."""
     cache = Cache(policy, num_frames)
-    for page in trace:
-        cache.ask([page])
+    for pages in steps:
+        cache.ask(pages)
     return cache.misses
+
+
+def fewest_misses(steps: Sequence[Sequence[int]], num_frames: int) -> int:
+    """Misses of the best of all ways to keep pages from step to step."""
+    best = {frozenset[int](): 0}
+    for pages in map(frozenset, steps):
+        reached: dict[frozenset[int], int] = {}
+        for held, misses in best.items():
+            room = num_frames - len(pages)
+            others = held - pages
+            for kept in combinations(others, min(room, len(others))):
+                now = pages.union(kept)
+                reached[now] = min(misses + len(pages - held), reached.get(now, misses + 99))
+        best = reached
+    return min(best.values())
+
+
+def hit_ratio(policy: EvictionPolicy, steps: Sequence[Tensor], num_frames: int) -> float:
+    """Share of the pages wanted, step by step, that were there; for longer traces."""
+    policy.start(num_frames, CPU)
+    frame_P = torch.full((int(torch.cat(tuple(steps)).max()) + 1,), NOWHERE)
+    page_F = torch.full((num_frames,), NOWHERE)
+    misses = 0
+    for pages_N in steps:
+        frame_N = frame_P[pages_N]
+        absent_N = pages_N[frame_N == NOWHERE]
+        pinned_F = torch.zeros(num_frames, dtype=torch.bool)
+        pinned_F[frame_N[frame_N != NOWHERE]] = True
+        short = absent_N.numel() - int((page_F == NOWHERE).sum())
+        gone_N = policy.victims(max(short, 0), pinned_F)
+        policy.forget(gone_N)
+        frame_P[page_F[gone_N]] = page_F[gone_N] = NOWHERE
+        frames_N = (page_F == NOWHERE).nonzero().squeeze(1)[: absent_N.numel()]
+        page_F[frames_N], frame_P[absent_N] = absent_N, frames_N
+        policy.touch(frame_P[pages_N], pages_N)
+        misses += absent_N.numel()
+    return 1 - misses / sum(pages_N.numel() for pages_N in steps)
+
+
+def decode_steps(
+    *, layers: int, pages: int, wanted: int, steps: int, persistence: float, seed: int
+) -> list[Tensor]:
+    """Pages that the layers of a model might read: the best by scores that drift over the steps."""
+    generator = torch.Generator().manual_seed(seed)
+    liking_LP = torch.randn(layers, pages, generator=generator)
+    drift_LP = torch.randn(layers, pages, generator=generator)
+    first_L1 = torch.arange(layers).unsqueeze(1) * pages
+    touches: list[Tensor] = []
+    for _ in range(steps):
+        fresh_LP = torch.randn(layers, pages, generator=generator)
+        drift_LP = persistence * drift_LP + (1 - persistence**2) ** 0.5 * fresh_LP
+        touches += ((liking_LP + drift_LP).topk(wanted).indices + first_L1).unbind(0)
+    return touches
 
 
 def belady_misses(trace: Sequence[int], num_frames: int) -> int:

@@ -17,7 +17,7 @@ from harness.build import build_algorithm
 from harness.preflight import plan_for
 from harness.settings import Settings
 from harness.system import assemble
-from memory_tiers.page_table import PageTable
+from memory_tiers.manager import CacheManager
 from sparse_algos.base import Algorithm
 
 MAX_TOKENS = 192
@@ -93,17 +93,15 @@ class Watcher(Reference):
     """The reference kernel, which notes by page what it is told to read."""
 
     def __init__(self) -> None:
-        self.table: PageTable | None = None
+        self.memory: CacheManager | None = None
         self.decoded: list[tuple[FrameSelection, Tensor]] = []
         self.prefilled: list[int] = []
 
     def decode(
         self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
     ) -> Attended:
-        assert self.table is not None
-        page_of_F = torch.full((len(pool_FPSD),), -1)
-        pages_N = (self.table.frame_TP[0] >= 0).nonzero().squeeze(1)
-        page_of_F[self.table.frame_TP[0, pages_N]] = pages_N
+        assert self.memory is not None
+        page_of_F = self.memory.fast.page_of_F
         self.decoded.append((selection, page_of_F[selection.frames_N]))
         return super().decode(query_RGD, pool_FPSD, selection, scale)
 
@@ -246,6 +244,6 @@ def build_system(
     watcher = Watcher()
     engine = assemble(settings, algorithm, plan, shape.info, NoModel(shape.layers), watcher)
     attention = engine.attention
-    watcher.table = attention.memory.table
+    watcher.memory = attention.memory
     slots = list(range(plan.sequences))[::-1]
     return System(attention, watcher, shape, settings.backend.chunk_tokens, slots)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-import memory_tiers.manager
+import memory_tiers.mover
 from backends.attention.reference import Reference
 from backends.paged_attention import PagedAttention
 from memory_tiers.base import EvictionPolicy, PageSelection
@@ -17,7 +17,7 @@ from memory_tiers.manager import CacheManager
 from memory_tiers.partition.identity import Identity
 from memory_tiers.policies.lru import Lru
 from memory_tiers.summary_store import SummaryStore
-from memory_tiers.tiers.arena import Arena
+from memory_tiers.tiers.base import Tier
 from sparse_algos.base import Retriever, Selection
 from sparse_algos.evict.streaming import Streaming
 from sparse_algos.retrieve.quest import Quest
@@ -91,7 +91,7 @@ def test_a_kernel_that_scales_wrongly_answers_something_else(monkeypatch):
 
 def test_a_copy_that_mixes_up_pages_changes_the_answer(monkeypatch):
     monkeypatch.setattr(
-        memory_tiers.manager,
+        memory_tiers.mover,
         "copy_pages",
         lambda source, from_N, target, to_N, counters: copy_pages(
             source, from_N.flip(0), target, to_N, counters
@@ -114,7 +114,7 @@ def test_a_plan_that_touches_the_policy_is_no_plan(monkeypatch):
     plan = CacheManager.plan
 
     def touching(self, wanted_N):
-        self._policy.touch(self.table.frame_TP[0, wanted_N].clamp(min=0), wanted_N)
+        self.fast.policy.touch(self.frames(wanted_N).clamp(min=0), wanted_N)
         return plan(self, wanted_N)
 
     monkeypatch.setattr(CacheManager, "plan", touching)
@@ -148,7 +148,9 @@ def test_a_share_of_the_longest_mate_is_noticed(monkeypatch):
 
 def test_a_release_that_keeps_the_dead_leaves_a_trace(monkeypatch):
     monkeypatch.setattr(
-        CacheManager, "release", lambda self, slot: self._free(self.table.pages_of_sequence(slot))
+        CacheManager,
+        "release",
+        lambda self, slot: self._hierarchy.free(self.table.pages_of_sequence(slot)),
     )
     with pytest.raises(AssertionError):
         attention_laws.test_a_reused_slot_shows_no_trace_of_its_last_sequence("streaming", "auto")
@@ -161,10 +163,10 @@ def test_a_store_that_keeps_what_was_released_grows(monkeypatch):
 
 
 def test_an_arena_that_loses_a_frame_is_noticed(monkeypatch):
-    free = Arena.free
-    monkeypatch.setattr(Arena, "free", lambda self, frames_N: free(self, frames_N[1:]))
+    free = Tier.free
+    monkeypatch.setattr(Tier, "free", lambda self, frames_N: free(self, frames_N[1:]))
     with pytest.raises(AssertionError, match="lost frames"):
-        memory_laws.test_frames_are_conserved("hbm", "lru", "dense", 0)
+        memory_laws.assert_conserves_frames("hbm", "lru", "dense", seed=0)
 
 
 def test_an_evictor_that_keeps_everything_exceeds_its_budget(monkeypatch):

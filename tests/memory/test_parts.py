@@ -8,12 +8,16 @@ from hypothesis import strategies as st
 from memory_tiers.base import KVGeometry, OutOfFramesError, Rows, count_bits, prefix_bits
 from memory_tiers.copies import copy_pages
 from memory_tiers.counters import Counters
+from memory_tiers.level import Level
 from memory_tiers.manager import CacheManager
 from memory_tiers.page_table import PageTable
 from memory_tiers.policies.lru import Lru
+from memory_tiers.sharing import Sharing
 from memory_tiers.summary_store import SEGMENT, SummaryStore
+from memory_tiers.tables.flat import Flat
 from memory_tiers.tiers.arena import Arena
 from sparse_algos.base import TensorSpec
+from tests.laws.laws import frames_of
 
 CPU = torch.device("cpu")
 examples = settings(max_examples=50)
@@ -35,7 +39,12 @@ def manager(*frames: int) -> CacheManager:
     names = ("hbm", "cpu")[: len(frames)]
     shape = geometry()
     tiers = tuple(Arena(name, n, shape, CPU) for name, n in zip(names, frames, strict=True))
-    return CacheManager(shape, PageTable(shape, 2, 40, len(frames)), tiers, Lru(), Counters())
+    table = PageTable(shape, 2, 40)
+    levels = tuple(
+        Level(tier, Flat(table.num_pages, CPU), Lru() if tier is not tiers[-1] else None, table)
+        for tier in tiers
+    )
+    return CacheManager(shape, table, levels, Sharing(table, None, 12), Counters())
 
 
 def store(memory: CacheManager, pages: list[int]) -> None:
@@ -145,7 +154,7 @@ def test_what_is_dropped_stays_dropped_until_the_sequence_leaves():
         memory.drop_slots(rows, keep_1T)
     assert memory.table.dead_P is not None
     assert memory.table.dead_P[:2].tolist() == [0b1111, 0b1000]
-    assert (memory.table.frame_TP[:, :2] >= 0).any(0).tolist() == [False, True]
+    assert (frames_of(memory)[:, :2] >= 0).any(0).tolist() == [False, True]
     memory.release(0)
     assert not memory.table.dead_P.any()
 

@@ -31,6 +31,12 @@ class Heard:
     def begin(self, slot: int, uid: str) -> None:
         self.said.append(("begin", slot, uid))
 
+    def pause(self, slot: int) -> None:
+        self.said.append(("pause", slot))
+
+    def resume(self, slot: int) -> None:
+        self.said.append(("resume", slot))
+
     def call(self, call: Call) -> None:
         self.said.append(("call", *call[:-1], lists(call.selection)))
 
@@ -74,8 +80,10 @@ def play(trace: Trace) -> list[tuple]:
 )
 def test_a_trace_plays_what_was_recorded_also_from_its_file(calls, tmp_path_factory):
     recorder, expected = TraceRecorder(), []
-    recorder.begin(2, "a")
-    expected.append(("begin", 2, "a"))
+    recorder.scheduled({2: "a"}, frozenset())
+    recorder.scheduled({2: "a", 0: "b"}, frozenset({2}))
+    recorder.scheduled({2: "a", 0: "b"}, frozenset())
+    expected += [("pause", 2), ("resume", 2), ("begin", 2, "a"), ("begin", 0, "b")]
     step = 0
     for number, (phase, rows, ends_step) in enumerate(calls):
         call = (phase, number % 3, (2, 0), (number, 70_000), 1 + number)

@@ -1,0 +1,169 @@
+"""Which requests run in a step: admission, prompt chunks, and waiting instead of thrashing."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from backends.base import Request
+from memory_tiers.manager import CacheManager
+
+
+@dataclass
+class Running:
+    """A request that holds a slot, and how far it is; paused: it waits for the fast tier."""
+
+    request: Request
+    slot: int
+    draws_T: Tensor
+    stored: int = 0
+    answer: list[int] = field(default_factory=list)
+    paused: bool = False
+    pages: int = 0
+
+    @property
+    def in_prompt(self) -> bool:
+        """Whether a part of the prompt is still to be stored."""
+        return self.stored < len(self.request.prompt_ids)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Prompt tokens of one sequence that a step stores."""
+
+    running: Running
+    count: int
+    is_question: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What a step may hold.
+
+    max_batch: requests that run at one time; chunk_tokens: prompt tokens of one step; most_rows:
+    question tokens of one sequence, None for no limit; preempt: whether requests wait while the
+    working sets of the others fill the fast tier.
+    """
+
+    max_batch: int
+    chunk_tokens: int
+    most_rows: int | None
+    preempt: bool
+
+
+class Scheduler:
+    """Gives slots to requests in order, and decides who takes part in the next step.
+
+    A request is admitted while the last tier can hold all that it may store. With `preempt`, it
+    also waits until the working sets of those that run, and a chunk of its own, fit the fast tier
+    (SparseServe, algorithm 1); and when working sets outgrow the tier, the youngest request pauses.
+    """
+
+    def __init__(self, memory: CacheManager, schedule: Schedule) -> None:
+        """Nothing waits, nothing runs."""
+        self.running: list[Running] = []
+        self.num_preempted = 0
+        self._memory = memory
+        self._schedule = schedule
+        self._waiting: deque[tuple[Request, Tensor]] = deque()
+        self._free_slots = list(range(schedule.max_batch))[::-1]
+        self._promised_pages: dict[int, int] = {}
+        self._total_pages = memory.free_pages
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is queued or running."""
+        return bool(self._waiting or self.running)
+
+    @property
+    def decoding(self) -> list[Running]:
+        """Requests that yield a token in the next step."""
+        return [one for one in self.running if not one.in_prompt and not one.paused]
+
+    def submit(self, request: Request, draws_T: Tensor) -> None:
+        """Queue a request; raises ValueError for one that can never be served."""
+        geometry, table = self._memory.geometry, self._memory.table
+        takes = f"request {request.uid} takes up to {request.most_tokens} tokens"
+        if request.most_tokens > table.max_tokens:
+            raise ValueError(
+                f"{takes}, the page table has room for {table.max_tokens}; lower task.length"
+            )
+        if (needed := geometry.pages_for(request.most_tokens)) > self._total_pages:
+            last = self._memory.tiers[-1]
+            raise ValueError(
+                f"{takes} = {needed} pages, tier.{last.name}.size holds {self._total_pages}; "
+                "raise it, or lower task.length"
+            )
+        self._waiting.append((request, draws_T))
+
+    def prepare(self) -> None:
+        """Admit, pause and resume, before a step."""
+        if self._schedule.preempt and self._memory.sharing is not None:
+            self._make_way()
+        while self._waiting and self._free_slots and self._has_room(self._waiting[0][0]):
+            request, draws_T = self._waiting.popleft()
+            slot = self._free_slots.pop()
+            self._promised_pages[slot] = self._memory.geometry.pages_for(request.most_tokens)
+            self._memory.begin(slot)
+            self.running.append(Running(request, slot, draws_T))
+
+    def pieces(self) -> list[Piece]:
+        """Prompt tokens of the next step, oldest requests first."""
+        pieces, left = [], self._schedule.chunk_tokens
+        for running in self.running:
+            if running.in_prompt and left > 0:
+                piece = self._piece(running, left)
+                pieces.append(piece)
+                left -= piece.count
+        return pieces
+
+    def retire(self, running: Running) -> None:
+        """The request is through; whoever holds its pages has released them."""
+        self.running.remove(running)
+        self._free_slots.append(running.slot)
+        del self._promised_pages[running.slot]
+
+    def _piece(self, running: Running, most: int) -> Piece:
+        request = running.request
+        if running.stored < request.num_context:
+            return Piece(running, min(most, request.num_context - running.stored), False)
+        if self._schedule.most_rows is not None:
+            most = min(most, self._schedule.most_rows)
+        return Piece(running, min(most, len(request.prompt_ids) - running.stored), True)
+
+    def _has_room(self, request: Request) -> bool:
+        geometry, sharing = self._memory.geometry, self._memory.sharing
+        needed = geometry.pages_for(request.most_tokens)
+        if sum(self._promised_pages.values()) + needed > self._total_pages:
+            return False
+        if not self._schedule.preempt or sharing is None or not self.running:
+            return True
+        chunk = min(self._schedule.chunk_tokens, request.most_tokens)
+        chunk_pages = geometry.num_kv_heads * -(-chunk // geometry.page_tokens)
+        taken = int(sharing.working_set_B.sum())
+        waits = any(one.paused for one in self.running)
+        return not waits and taken + chunk_pages <= self._memory.num_fast_frames
+
+    def _make_way(self) -> None:
+        """Pause the youngest while working sets do not fit, resume the oldest when they do."""
+        sharing, room = self._memory.sharing, self._memory.num_fast_frames
+        assert sharing is not None
+        sizes = sharing.working_set_B.tolist()
+        active = self.decoding
+        taken = sum(sizes[one.slot] for one in active)
+        while taken > room and len(active) > 1:
+            youngest = active.pop()
+            youngest.paused, youngest.pages = True, sizes[youngest.slot]
+            taken -= youngest.pages
+            self.num_preempted += 1
+            sharing.pause(youngest.slot, room)
+        for one in self.running:
+            if one.paused and (taken + one.pages <= room or not (active or self._in_prompt)):
+                one.paused = False
+                taken += one.pages
+                active.append(one)
+                sharing.begin(one.slot, room)
+
+    @property
+    def _in_prompt(self) -> bool:
+        return any(one.in_prompt for one in self.running)
