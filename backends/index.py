@@ -4,13 +4,21 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from backends.attention.base import AttentionKernel
 from backends.batch import Batch
-from memory_tiers.base import PageSelection, PartitionMapper
+from memory_tiers.base import Layout, PageSelection, PartitionMapper, prefix_bits
 from memory_tiers.manager import CacheManager
 from memory_tiers.summary_store import SEGMENT, SummaryStore
 from sparse_algos.base import Retriever, Selection, Visible
+
+
+class Keys(NamedTuple):
+    """Keys of consecutive tokens of all kv heads of a sequence, and which are still there."""
+
+    key_KTD: Tensor
+    held_KT: Tensor
 
 
 class Selected(NamedTuple):
@@ -39,6 +47,14 @@ class Index:
         self._kernel = kernel
         self._page_tokens = memory.geometry.page_tokens
 
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes that were taken at one time."""
+        return self.store.peak_bytes
+
+    def rebuild(self, layer: int, batch: Batch) -> None:
+        """Form partitions anew where that is due, before the batch's tokens are stored."""
+
     def update(self, layer: int, batch: Batch, key_ND: Tensor) -> None:
         """Summarise new keys, rows outermost [R * M, D], which are in their pages already."""
         size = self.retrieve.partition_size
@@ -55,14 +71,19 @@ class Index:
 
     def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected:
         """What each query row reads."""
-        scores_NGP = self._score(layer, batch, query_NGD)
+        num_partitions = -(-batch.longest // self.retrieve.partition_size)
+        scores_NGP = self._score(layer, batch, query_NGD, num_partitions)
         rows, visible, table = batch.query_rows(layer), batch.visible, self._memory.table
         alive = table.alive(rows, self.retrieve.partition_size)
         if alive is not None:
             visible = Visible(rows.num_tokens_R, rows.longest, alive)
         selection = self.retrieve.select(scores_NGP, visible)
-        pages = self._mapper.to_pages(selection, rows, self._page_tokens, table.dead_P)
-        return Selected(selection, pages)
+        layout = Layout(
+            page_tokens=self._page_tokens,
+            partition_size=self.retrieve.partition_size,
+            dead_P=table.dead_P,
+        )
+        return Selected(selection, self._mapper.to_pages(selection, rows, layout))
 
     def release(self, slot: int) -> None:
         """Forget a sequence."""
@@ -71,30 +92,45 @@ class Index:
         for layer in range(self._memory.geometry.num_layers):
             self.store.release(rows_K + layer * table.num_rows)
 
+    def waste_pages(self, num_tokens: int) -> int:
+        """Pages that a row of so many tokens takes at most beyond those of its tokens."""
+        return self._mapper.waste_pages(self.retrieve.most_partitions(num_tokens))
+
     def _build(self, layer: int, batch: Batch) -> None:
         """Summarise every partition that a chunk of one sequence touched, from its pages."""
         size, stop = self.retrieve.partition_size, batch.longest
-        page = self._page_tokens
-        first_page = (stop - batch.new) // page
-        pages_KP = batch.pages(layer, first_page, -(-stop // page))
-        frames_KP = self._memory.frames(pages_KP)
-        keys_KTD = self._memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
-        partition_P = torch.arange(
-            (stop - batch.new) // size, -(-stop // size), device=pages_KP.device
-        )
-        skipped = int(partition_P[0]) * size - first_page * page
-        keys_KPSD = keys_KTD[:, skipped:][:, : len(partition_P) * size].unflatten(1, (-1, size))
-        token_PS = partition_P.unsqueeze(1) * size + torch.arange(size, device=pages_KP.device)
-        live_KPS = (token_PS < stop).expand(len(pages_KP), -1, -1)
+        first, last = (stop - batch.new) // size, -(-stop // size)
+        key_KTD, held_KT = self._keys(layer, batch, first * size)
+        missing = (last - first) * size - key_KTD.shape[1]
+        keys_KPSD = pad(key_KTD, (0, 0, 0, missing)).unflatten(1, (-1, size))
+        live_KPS = pad(held_KT, (0, missing)).unflatten(1, (-1, size))
         built = self.retrieve.build(keys_KPSD.flatten(0, 1), live_KPS.flatten(0, 1))
         rows_K = batch.index_rows(layer)
+        partition_P = torch.arange(first, last, device=rows_K.device)
         rows_N = rows_K.repeat_interleave(len(partition_P))
         self.store.write(rows_N, partition_P.repeat(len(rows_K)), built)
 
-    def _score(self, layer: int, batch: Batch, query_NGD: Tensor) -> Tensor:
+    def _keys(self, layer: int, batch: Batch, start: int) -> Keys:
+        """Keys from token `start` on.
+
+        The pages of the chunk are in the fast tier; those before it may have left it, or the
+        memory for good.
+        """
+        page, stop, table = self._page_tokens, batch.longest, self._memory.table
+        pages_KP = batch.pages(layer, start // page, -(-stop // page))
+        there_KP = torch.ones_like(pages_KP, dtype=torch.bool)
+        if table.dead_P is not None:
+            there_KP = (~table.dead_P[pages_KP] & prefix_bits(page, pages_KP.device)[-1]) != 0
+        if start // page < (stop - batch.new) // page:
+            self._memory.fetch(pages_KP[there_KP])
+        frames_KP = self._memory.frames(pages_KP).masked_fill(~there_KP, 0)
+        key_KTD = self._memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
+        tokens = slice(start % page, start % page + stop - start)
+        return Keys(key_KTD[:, tokens], there_KP.repeat_interleave(page, dim=1)[:, tokens])
+
+    def _score(self, layer: int, batch: Batch, query_NGD: Tensor, num_partitions: int) -> Tensor:
         """Relevance of each row's partitions to its queries, float32 [N, G, P]."""
         rows_R, retrieve = batch.index_rows(layer), self.retrieve
-        num_partitions = -(-batch.longest // retrieve.partition_size)
         query_RQD = query_NGD.view(len(rows_R), -1, query_NGD.shape[-1])
         if retrieve.scored is None:
             scores_RQP = retrieve.score(self.store.read(rows_R, num_partitions), query_RQD)

@@ -88,11 +88,12 @@ class PagedAttention:
     ) -> Tensor:
         """Rows that read what the algorithm selects for each of them: [B, M, H, D]."""
         self._evict(layer, batch)
+        if (index := self._index_of(layer)) is not None:
+            index.rebuild(layer, batch)
         self.store(layer, batch, key_BMKD.flatten(0, 1), value_BMKD.flatten(0, 1))
         num_heads = self.memory.geometry.num_kv_heads
         query_BKMGD = query_BMHD.unflatten(2, (num_heads, -1)).transpose(1, 2)
         query_NGD = query_BKMGD.flatten(0, 2).contiguous()
-        index = self._index_of(layer)
         if index is None:
             selection, pages = None, batch.every_page(layer, self.rules.window_of(layer))
         else:
@@ -122,6 +123,13 @@ class PagedAttention:
     def acts_on(self, layer: int) -> bool:
         """Whether a role of the algorithm acts on this layer."""
         return not self.algorithm.is_dense and layer not in self.rules.dense_layers
+
+    def pages_for(self, num_tokens: int) -> int:
+        """Pages that a sequence takes at most, over all layers and kv heads."""
+        geometry = self.memory.geometry
+        waste = 0 if self.index is None else self.index.waste_pages(num_tokens)
+        rows = geometry.num_layers * geometry.num_kv_heads
+        return geometry.pages_for(num_tokens) + rows * waste
 
     def release(self, slot: int) -> None:
         """Forget a sequence."""

@@ -1,6 +1,7 @@
 """Which requests run in a step: admission, prompt chunks, and waiting instead of thrashing."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -59,8 +60,10 @@ class Scheduler:
     (SparseServe, algorithm 1); and when working sets outgrow the tier, the youngest request pauses.
     """
 
-    def __init__(self, memory: CacheManager, schedule: Schedule) -> None:
-        """Nothing waits, nothing runs."""
+    def __init__(
+        self, memory: CacheManager, schedule: Schedule, pages_for: Callable[[int], int]
+    ) -> None:
+        """Nothing waits, nothing runs; pages_for: pages that a request of so many tokens takes."""
         self.running: list[Running] = []
         self.num_preempted = 0
         self._memory = memory
@@ -69,6 +72,7 @@ class Scheduler:
         self._free_slots = list(range(schedule.max_batch))[::-1]
         self._promised_pages: dict[int, int] = {}
         self._total_pages = memory.free_pages
+        self._pages_for = pages_for
 
     @property
     def busy(self) -> bool:
@@ -82,13 +86,13 @@ class Scheduler:
 
     def submit(self, request: Request, draws_T: Tensor) -> None:
         """Queue a request; raises ValueError for one that can never be served."""
-        geometry, table = self._memory.geometry, self._memory.table
+        table = self._memory.table
         takes = f"request {request.uid} takes up to {request.most_tokens} tokens"
         if request.most_tokens > table.max_tokens:
             raise ValueError(
                 f"{takes}, the page table has room for {table.max_tokens}; lower task.length"
             )
-        if (needed := geometry.pages_for(request.most_tokens)) > self._total_pages:
+        if (needed := self._pages_for(request.most_tokens)) > self._total_pages:
             last = self._memory.tiers[-1]
             raise ValueError(
                 f"{takes} = {needed} pages, tier.{last.name}.size holds {self._total_pages}; "
@@ -103,7 +107,7 @@ class Scheduler:
         while self._waiting and self._free_slots and self._has_room(self._waiting[0][0]):
             request, draws_T = self._waiting.popleft()
             slot = self._free_slots.pop()
-            self._promised_pages[slot] = self._memory.geometry.pages_for(request.most_tokens)
+            self._promised_pages[slot] = self._pages_for(request.most_tokens)
             self._memory.begin(slot)
             self.running.append(Running(request, slot, draws_T))
 
@@ -133,7 +137,7 @@ class Scheduler:
 
     def _has_room(self, request: Request) -> bool:
         geometry, sharing = self._memory.geometry, self._memory.sharing
-        needed = geometry.pages_for(request.most_tokens)
+        needed = self._pages_for(request.most_tokens)
         if sum(self._promised_pages.values()) + needed > self._total_pages:
             return False
         if not self._schedule.preempt or sharing is None or not self.running:

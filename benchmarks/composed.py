@@ -38,12 +38,17 @@ class Bench:
         return assemble(self.settings, algorithm, self.plan, self.info, self.model, kernel)
 
 
-def make_bench(overrides: list[str], max_tokens: int) -> Bench:
-    """Compose, load, and size the memory."""
+def make_settings(overrides: list[str]) -> Settings:
+    """What a command line with these overrides would run."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = OmegaConf.to_container(compose("run", overrides), resolve=True)
     assert isinstance(config, dict)
-    settings = validated({str(key): value for key, value in config.items()})
+    return validated({str(key): value for key, value in config.items()})
+
+
+def make_bench(overrides: list[str], max_tokens: int) -> Bench:
+    """Compose, load, and size the memory."""
+    settings = make_settings(overrides)
     device = choose_device(settings.backend.device)
     info = describe(settings, vocab_size=4096)
     plan = plan_for(settings, DENSE, info, max_tokens, device)

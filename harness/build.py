@@ -71,7 +71,8 @@ def mapper_for(
         refusals.append(refusal)
     raise ValueError(
         f"algo={algorithm_name} and partition={settings.partition.name} do not fit: "
-        f"{'; '.join(refusals)}; use partition=auto with blocks of one page or with tokens"
+        f"{'; '.join(refusals)}; use partition=auto, with blocks that divide a page or are whole "
+        "pages"
     )
 
 

@@ -210,6 +210,8 @@ def _arm_result(
             "device": str(prepared.device),
             "sequences": prepared.plan.sequences,
             "frames": dict(prepared.plan.frames),
+            "page_tables": arm.attention.memory.peak_tables,
+            "preempted": arm.scheduler.num_preempted,
             "tier_bytes": {
                 tier: count * geometry.page_bytes for tier, count in prepared.plan.frames.items()
             },

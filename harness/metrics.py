@@ -15,15 +15,17 @@ REQUEST_RATE = Quantity(unit="requests/s", direction="higher", source="client")
 TOKEN_RATE = Quantity(unit="tokens/s", direction="higher", source="client")
 TOKENS = Quantity(unit="tokens", direction=None, source="client")
 BYTES = Quantity(unit="bytes", direction="lower", source="accounting")
+TRANSFER = Quantity(unit="ms", direction="lower", source="client")
 PAGES = Quantity(unit="pages", direction="lower", source="accounting")
 HIT_RATE = Quantity(unit="fraction", direction="higher", source="accounting")
 AMPLIFICATION = Quantity(unit="ratio", direction="lower", source="accounting")
+WASTE = Quantity(unit="fraction", direction="lower", source="accounting")
 SPARSITY = Quantity(unit="fraction", direction=None, source="accounting")
 
 # Fewest observations with which the largest one bounds the percentile with 95 % confidence.
 LEAST_FOR_PERCENTILE = {90: 30, 95: 60, 99: 300}
 # Names of a peak that are no tier of KV pages.
-NOT_A_TIER = frozenset({"index"})
+NOT_A_TIER = frozenset({"index", "page_tables"})
 
 
 def arm_metrics(arm: ArmResult) -> dict[str, Metric]:
@@ -77,12 +79,31 @@ def kv_metrics(arm: ArmResult) -> dict[str, Metric]:
             n=decode.slots_wanted,
             aggregation="ratio of sums",
         ),
+        "padding_waste": padding_waste(phases.values()),
         "achieved_sparsity": achieved_sparsity(decode),
         "kv_cache_hit_rate": hit_rate(decode, num_tiers=len(kv_tiers(arm))),
+        "buffering_to_mandatory": buffering(decode),
+        "kv_transfer_ms_per_decode_step": TRANSFER.metric(
+            quotient(1e3 * sum(decode.transfer_s.values()), decode.steps),
+            n=decode.steps,
+            aggregation="mean",
+        ),
+        "kv_transfer_exposed_ms_per_decode_step": TRANSFER.metric(
+            quotient(1e3 * decode.exposed_s, decode.steps), n=decode.steps, aggregation="mean"
+        ),
         "pages_evicted": PAGES.metric(num_evicted, n=len(arm.outcomes), aggregation="sum"),
         **moved_metrics(arm),
         **peak_metrics(arm),
     }
+
+
+def padding_waste(phases: Iterable[PhaseCounters]) -> Metric:
+    """The share of slots, of those that clusters took, which will never hold a token."""
+    placed = padding = 0
+    for phase in phases:
+        placed, padding = placed + phase.slots_placed, padding + phase.slots_padding
+    value = quotient(padding, placed) if placed else 0.0
+    return WASTE.metric(value, n=placed, aggregation="ratio of sums")
 
 
 def achieved_sparsity(decode: PhaseCounters) -> Metric:
@@ -96,6 +117,13 @@ def hit_rate(decode: PhaseCounters, *, num_tiers: int) -> Metric:
     """Page requests found in the fast tier; with one tier there is nothing to miss."""
     value = quotient(decode.pages_hit, decode.pages_wanted) if num_tiers > 1 else None
     return HIT_RATE.metric(value, n=decode.pages_wanted, aggregation="ratio of sums")
+
+
+def buffering(decode: PhaseCounters) -> Metric:
+    """Pages kept for later steps by pages that a step asked for; None with one tier."""
+    kept = decode.pages_resident - decode.pages_mandatory
+    value = quotient(kept, decode.pages_mandatory)
+    return AMPLIFICATION.metric(value, n=decode.steps, aggregation="ratio of sums")
 
 
 def moved_metrics(arm: ArmResult) -> dict[str, Metric]:
@@ -121,7 +149,12 @@ def peak_metrics(arm: ArmResult) -> dict[str, Metric]:
         for tier in kv_tiers(arm)
     }
     index_bytes = arm.peak_bytes.get("index")
-    return {**metrics, "index_bytes": BYTES.metric(index_bytes, n=num, aggregation="peak")}
+    table_bytes = arm.peak_bytes.get("page_tables")
+    return {
+        **metrics,
+        "index_bytes": BYTES.metric(index_bytes, n=num, aggregation="peak"),
+        "page_table_bytes": BYTES.metric(table_bytes, n=num, aggregation="peak"),
+    }
 
 
 def kv_tiers(arm: ArmResult) -> tuple[str, ...]:

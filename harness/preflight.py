@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from backends.transformers.loading import ModelInfo
+from harness.build import build_mapper
 from harness.settings import Settings
 from harness.sizes import format_size
 from harness.workload import Workload
@@ -17,14 +18,22 @@ class Plan:
     """Sizes that follow from settings, model and workload.
 
     sequences: requests that run at one time; max_tokens: of the longest; chunk_tokens: prompt
-    tokens of one step; frames: by tier.
+    tokens of one step; row_pages: that one of its rows fills at most; own_pages: of a row, behind
+    those of its tokens; frames: by tier.
     """
 
     geometry: KVGeometry
     sequences: int
     max_tokens: int
     chunk_tokens: int
+    row_pages: int
+    own_pages: int
     frames: dict[str, int]
+
+    @property
+    def request_pages(self) -> int:
+        """Pages that the longest request takes at most."""
+        return self.geometry.num_layers * self.geometry.num_kv_heads * self.row_pages
 
 
 def preflight(
@@ -47,6 +56,7 @@ def plan_for(
     device: torch.device,
 ) -> Plan:
     """Sizes for requests of at most `max_tokens`; raises ValueError when they do not fit."""
+    _check_roles(settings, algorithm)
     _check_layers(settings, algorithm, model)
     geometry = KVGeometry(
         num_layers=model.num_layers,
@@ -57,11 +67,17 @@ def plan_for(
         device=device,
     )
     sequences = 1 if settings.load.name == "single" else settings.backend.max_batch
-    everything = sequences * geometry.pages_for(max_tokens)
+    row_pages, own_pages = -(-max_tokens // geometry.page_tokens), 0
+    mapper = build_mapper(settings, algorithm)
+    if algorithm.retrieve is not None:
+        partitions = algorithm.retrieve.most_partitions(max_tokens)
+        row_pages += mapper.waste_pages(partitions)
+        own_pages = mapper.own_pages(max_tokens, partitions, geometry.page_tokens)
+    everything = sequences * geometry.num_layers * geometry.num_kv_heads * row_pages
     frames = frames_by_tier(settings, geometry, everything)
     whole = settings.backend.prefill == "layer_segmented"
     chunk_tokens = max_tokens if whole else settings.backend.chunk_tokens
-    plan = Plan(geometry, sequences, max_tokens, chunk_tokens, frames)
+    plan = Plan(geometry, sequences, max_tokens, chunk_tokens, row_pages, own_pages, frames)
     _check_fast_tier(settings, algorithm, plan)
     _check_last_tier(settings, plan)
     return plan
@@ -72,6 +88,16 @@ def _check_context(model: ModelInfo, workload: Workload) -> None:
         raise ValueError(
             f"task.length asks for requests of up to {workload.most_tokens} tokens, model "
             f"{model.name} takes {model.max_tokens}; lower task.length to {model.max_tokens}"
+        )
+
+
+def _check_roles(settings: Settings, algorithm: Algorithm) -> None:
+    retrieve = algorithm.retrieve
+    if algorithm.evict is not None and retrieve is not None and retrieve.kind == "cluster":
+        raise ValueError(
+            f"algo={settings.algo.name}: algo.evict drops tokens by their place, and the clusters "
+            "of algo.retrieve change places; use algo/evict=none, or a retriever of blocks or "
+            "tokens"
         )
 
 
@@ -115,7 +141,10 @@ def _needed(algorithm: Algorithm, plan: Plan) -> tuple[int, str]:
     geometry = plan.geometry
     heads, size = geometry.num_kv_heads, geometry.page_tokens
     chunk = min(plan.chunk_tokens, plan.max_tokens)
-    chunk_pages = heads * min(-(-chunk // size) + 1, -(-plan.max_tokens // size))
+    partition = algorithm.retrieve.partition_size if algorithm.retrieve else 1
+    # Beside the chunk, the rest of a partition that began before it.
+    chunk_pages = -(-chunk // size) + 1 + max(0, -(-partition // size) - 1)
+    chunk_pages = heads * min(chunk_pages, -(-plan.max_tokens // size))
     rows = plan.sequences * heads
     needs = [
         (chunk_pages, f"{heads} kv heads x a chunk of {chunk} tokens"),
@@ -123,15 +152,15 @@ def _needed(algorithm: Algorithm, plan: Plan) -> tuple[int, str]:
     ]
     if algorithm.retrieve is not None:
         tokens = min(algorithm.retrieve.most_tokens(plan.max_tokens), plan.max_tokens)
-        pages = -(-tokens // algorithm.retrieve.partition_size)
-        pages = min(pages, -(-plan.max_tokens // size))
+        pages = -(-tokens // min(partition, size))
+        pages = min(pages, plan.row_pages)
         needs.append((rows * pages, f"{rows} rows x {tokens} selected tokens"))
     return max(needs)
 
 
 def _check_last_tier(settings: Settings, plan: Plan) -> None:
     last = settings.tier.levels[-1]
-    needed = plan.geometry.pages_for(plan.max_tokens)
+    needed = plan.request_pages
     if plan.frames[last] < needed:
         size = format_size(needed * plan.geometry.page_bytes)
         lower = " or use tier=hbm+cpu," if len(settings.tier.levels) == 1 else ""

@@ -1,11 +1,13 @@
 """A complete running system, built from settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from backends.attention.base import AttentionKernel
+from backends.cluster_index import ClusterIndex
 from backends.index import Index
 from backends.paged_attention import LayerRules, PagedAttention
 from backends.scheduler import Schedule
@@ -26,10 +28,15 @@ from memory_tiers.manager import CacheManager
 from memory_tiers.page_table import PageTable
 from memory_tiers.sharing import Sharing
 from memory_tiers.summary_store import SummaryStore
-from sparse_algos.base import Algorithm
+from sparse_algos.base import Algorithm, PartitionKind
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ROOT / "models" / "bundled"
+INDEXES: dict[PartitionKind, type[Index]] = {
+    "token": Index,
+    "block": Index,
+    "cluster": ClusterIndex,
+}
 
 
 def choose_device(name: str) -> torch.device:
@@ -76,7 +83,8 @@ def assemble(
     kernel: AttentionKernel,
 ) -> TransformersBackend:
     """An engine of its own memory over a model that others may share."""
-    memory = build_memory(settings, plan)
+    table = PageTable(plan.geometry, plan.sequences, plan.max_tokens, plan.own_pages)
+    memory = build_memory(settings, table, plan.frames)
     attention = PagedAttention(
         algorithm=algorithm,
         memory=memory,
@@ -101,21 +109,23 @@ def assemble(
     )
 
 
-def build_memory(settings: Settings, plan: Plan) -> CacheManager:
+def build_memory(
+    settings: Settings, table: PageTable, num_frames: Mapping[str, int]
+) -> CacheManager:
     """Empty levels, fastest first, and what says who may keep what."""
-    table = PageTable(plan.geometry, plan.sequences, plan.max_tokens)
+    geometry = table.geometry
     names = settings.tier.levels
     levels = []
     for depth, name in enumerate(names):
         arena = settings.tier.arenas[name]
-        tier = build(arena, f"tier.{name}", name, plan.frames[name], plan.geometry)
-        device = plan.geometry.device if depth == 0 else torch.device("cpu")
+        tier = build(arena, f"tier.{name}", name, num_frames[name], geometry)
+        device = geometry.device if depth == 0 else torch.device("cpu")
         frames = build(settings.metadata.table, "metadata.table", table.num_pages, device)
         policy = build(settings.cache.policy, "cache.policy") if name != names[-1] else None
         levels.append(Level(tier, frames, policy, table if depth == 0 else None))
     rule = build(settings.budget.rule, "budget.rule") if settings.budget.rule else None
     sharing = Sharing(table, rule, settings.budget.window)
-    return CacheManager(plan.geometry, table, tuple(levels), sharing, Counters())
+    return CacheManager(geometry, table, tuple(levels), sharing, Counters())
 
 
 def _index(
@@ -129,8 +139,8 @@ def _index(
         return None
     geometry = plan.geometry
     spec = algorithm.retrieve.summary_spec(geometry.head_dim, geometry.dtype)
-    partitions = -(-plan.max_tokens // algorithm.retrieve.partition_size)
+    partitions = algorithm.retrieve.most_partitions(plan.max_tokens)
     num_rows = geometry.num_layers * memory.table.num_rows
     store = SummaryStore(spec, num_rows, partitions, geometry.device)
     mapper = build_mapper(settings, algorithm)
-    return Index(algorithm.retrieve, mapper, store, memory, kernel)
+    return INDEXES[algorithm.retrieve.kind](algorithm.retrieve, mapper, store, memory, kernel)

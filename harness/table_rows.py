@@ -97,6 +97,7 @@ def cache_rows(record: RunRecord) -> Iterator[Row]:
     read = "kv_read_bytes_per_decode_step"
     yield metric_row(record, "KV read per step", read, binary_bytes, f"{read}_ratio")
     yield metric_row(record, "hit rate", "kv_cache_hit_rate", percent)
+    yield metric_row(record, "buffering : mandatory", "buffering_to_mandatory", digits)
     yield metric_row(record, "read amplification", "read_amplification", digits)
     requested = record.system.requested_sparsity
     if requested is not None:
@@ -116,6 +117,10 @@ def moved_rows(record: RunRecord) -> Iterator[Row]:
             label = name.removeprefix(MOVED_PREFIX).replace("_to_", "->")
             label = label.replace(PER_STEP_SUFFIX, " per step")
             yield metric_row(record, label, name, binary_bytes)
+    for label, name in (("transfer", "kv_transfer"), ("not hidden", "kv_transfer_exposed")):
+        name = f"{name}_ms_per_decode_step"
+        if any(arm.metrics[name].value for arm in record.arms.values() if name in arm.metrics):
+            yield metric_row(record, f"{label} per step", name, duration)
 
 
 def memory_rows(record: RunRecord) -> Iterator[Row]:
@@ -124,6 +129,7 @@ def memory_rows(record: RunRecord) -> Iterator[Row]:
         tier = name.removeprefix(PEAK_PREFIX)
         yield metric_row(record, tier, name, binary_bytes, f"{name}_ratio")
     yield metric_row(record, "index", "index_bytes", binary_bytes)
+    yield metric_row(record, "page tables", "page_table_bytes", binary_bytes)
 
 
 def metric_names(record: RunRecord, prefix: str) -> list[str]:

@@ -5,11 +5,13 @@ from pathlib import Path
 from backends.transformers.loading import ModelInfo
 from harness.preflight import Plan
 from harness.settings import Settings
+from memory_tiers.base import options
 from memory_tiers.trace import Trace, TraceHeader
 from memory_tiers.trace_recorder import TraceRecorder
 from sparse_algos.base import Algorithm
 
 NAME = "trace.safetensors"
+RECORDED = ("token", "block")
 
 
 def recorder_for(settings: Settings, algorithm: Algorithm) -> TraceRecorder | None:
@@ -20,6 +22,11 @@ def recorder_for(settings: Settings, algorithm: Algorithm) -> TraceRecorder | No
         raise ValueError(
             f"trace=on records what a retriever selects while nothing is dropped, "
             f"algo={algorithm.name} is none; use algo=quest, or algo/evict=none, or trace=off"
+        )
+    if algorithm.retrieve.kind not in RECORDED:
+        raise ValueError(
+            f"trace=on records {options(RECORDED)}s, algo={algorithm.name} selects "
+            f"{algorithm.retrieve.kind}s, whose places a trace does not hold; use trace=off"
         )
     return TraceRecorder()
 

@@ -86,6 +86,30 @@ class PageSelection:
     wanted: int
 
 
+class SlotRanges(NamedTuple):
+    """Slots of each row, counted from its first page on: first .. first + count - 1, int64 [R, C].
+
+    A range of no slots is none.
+    """
+
+    first_RC: Tensor
+    count_RC: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How slots are divided: pages of `page_tokens`, partitions of `partition_size`.
+
+    dead_P: by page id, the bits of slots that were evicted for good; None if none were; ranges:
+    where the selected partitions lie, for clusters, whose sizes differ.
+    """
+
+    page_tokens: int
+    partition_size: int
+    dead_P: Tensor | None = None
+    ranges: SlotRanges | None = None
+
+
 class PartitionMapper(ABC):
     """Places an algorithm's partitions on pages."""
 
@@ -96,13 +120,16 @@ class PartitionMapper(ABC):
         """Why partitions like these cannot be placed, or None when they can."""
 
     @abstractmethod
-    def to_pages(
-        self, selection: Selection, rows: Rows, page_tokens: int, dead_P: Tensor | None
-    ) -> PageSelection:
-        """Pages that hold the selected partitions.
+    def to_pages(self, selection: Selection, rows: Rows, layout: Layout) -> PageSelection:
+        """Pages that hold the selected partitions, each once per row."""
 
-        dead_P holds, by page id, the bits of slots that were evicted for good; None if none were.
-        """
+    def own_pages(self, num_tokens: int, partitions: int, page_tokens: int) -> int:
+        """Pages of a row behind those of its tokens, at most: where partitions leave these."""
+        return 0
+
+    def waste_pages(self, partitions: int) -> int:
+        """Pages of a row that so many partitions cost at most beyond those of its tokens."""
+        return 0
 
 
 class EvictionPolicy(ABC):

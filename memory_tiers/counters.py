@@ -18,7 +18,8 @@ class PhaseCounters:
     pages_wanted, pages_hit: pages asked of the cache manager, and found in the fast tier;
     pages_evicted: pages that left the fast tier; pages_prefetched: loaded before they were asked
     for; pages_mandatory and pages_resident: summed over decode steps, the pages that the step asked
-    for and those that the fast tier held at its end (the rest of them is buffering);
+    for and those that the fast tier held at its end (the rest of them is buffering); slots_placed:
+    slots of pages given to clusters; slots_padding: those that will hold no token;
     bytes_moved and transfer_s: by tier pair, such as `cpu->hbm`; exposed_s: seconds of moving that
     a step waited for.
     """
@@ -36,6 +37,8 @@ class PhaseCounters:
     pages_mandatory: int = 0
     pages_resident: int = 0
     exposed_s: float = 0.0
+    slots_placed: int = 0
+    slots_padding: int = 0
     bytes_moved: Counter[str] = field(default_factory=Counter)
     transfer_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 

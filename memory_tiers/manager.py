@@ -49,6 +49,7 @@ class CacheManager:
         self.fast = levels[0]
         self._hierarchy = Hierarchy(levels, counters)
         self._mandatory = 0
+        self.peak_tables: dict[str, dict[str, int]] = {}
 
     @property
     def counters(self) -> Counters:
@@ -193,6 +194,7 @@ class CacheManager:
 
     def release(self, slot: int) -> None:
         """Forget a sequence."""
+        self._note_tables()
         pages_N = self.table.pages_of_sequence(slot)
         self._hierarchy.free(pages_N)
         if self.table.dead_P is not None:
@@ -210,6 +212,10 @@ class CacheManager:
         self._mandatory = 0
         self.sharing.end_step(self.num_fast_frames)
 
+    def free(self, pages_N: Tensor) -> None:
+        """Forget pages whose tokens are elsewhere."""
+        self._hierarchy.free(pages_N)
+
     def damaged_slots(self) -> dict[int, str]:
         """Sequences whose content was lost since the last call, and the reason."""
         found = {}
@@ -217,6 +223,12 @@ class CacheManager:
             owners = self.table.sequences_of(pages_N).unique().tolist()
             found.update(dict.fromkeys(owners, reason))
         return found
+
+    def _note_tables(self) -> None:
+        """Keep what the page tables took when they took the most, by level and part."""
+        now = {level.name: level.table.num_bytes() for level in self.levels}
+        if _sum(now) > _sum(self.peak_tables):
+            self.peak_tables = now
 
     def _count(self, wanted_N: Tensor, hits: int, *, mandatory: bool) -> None:
         count = self.counters.current
@@ -254,3 +266,7 @@ class CacheManager:
             f"tier.{name}.size to {size} bytes, or lower algo.retrieve.budget_tokens, "
             "backend.max_batch or backend.chunk_tokens"
         )
+
+
+def _sum(bytes_by_part: dict[str, dict[str, int]]) -> int:
+    return sum(sum(parts.values()) for parts in bytes_by_part.values())

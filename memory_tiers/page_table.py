@@ -12,14 +12,20 @@ class PageTable:
     The pages of a row are a whole number of groups, the grain of the frame tables.
     """
 
-    def __init__(self, geometry: KVGeometry, num_sequences: int, max_tokens: int) -> None:
-        """Room for `num_sequences` sequences of at most `max_tokens` tokens."""
+    def __init__(
+        self, geometry: KVGeometry, num_sequences: int, max_tokens: int, own_pages: int = 0
+    ) -> None:
+        """Room for `num_sequences` sequences of at most `max_tokens` tokens.
+
+        own_pages: pages of a row behind those of its tokens, for partitions that leave these.
+        """
         self.geometry = geometry
         self.device = geometry.device
         self.num_sequences = num_sequences
         self.max_tokens = max_tokens
         self.num_rows = num_sequences * geometry.num_kv_heads
-        groups = -(-max_tokens // (geometry.page_tokens * PAGES_PER_GROUP))
+        self.token_pages = -(-max_tokens // geometry.page_tokens)
+        groups = -(-(self.token_pages + own_pages) // PAGES_PER_GROUP)
         self.pages_per_row = groups * PAGES_PER_GROUP
         self.num_pages = geometry.num_layers * self.num_rows * self.pages_per_row
         self.dead_P: Tensor | None = None
@@ -57,15 +63,13 @@ class PageTable:
         return (first_L1 + torch.arange(per_sequence, device=self.device)).flatten()
 
     def alive(self, rows: Rows, partition_size: int) -> Tensor | None:
-        """Which partitions of each row still hold a token, bool [R, P]; None when all of them do.
-
-        A page holds a whole number of partitions.
-        """
+        """Which partitions of each row still hold a token, bool [R, P]; None when all do."""
         if self.dead_P is None:
             return None
         size, device = self.geometry.page_tokens, self.dead_P.device
         pages = torch.arange(-(-rows.longest // size), device=device)
         bits_RP1 = self.dead_P[rows.first_page_R.unsqueeze(1) + pages].unsqueeze(2)
-        dead_RT = (bits_RP1 >> torch.arange(size, device=device) & 1).bool().flatten(1)
+        live_RT = ~(bits_RP1 >> torch.arange(size, device=device) & 1).bool().flatten(1)
         num_tokens = -(-rows.longest // partition_size) * partition_size
-        return ~dead_RT[:, :num_tokens].unflatten(1, (-1, partition_size)).all(dim=2)
+        live_RT = torch.nn.functional.pad(live_RT, (0, num_tokens - live_RT.shape[1]))
+        return live_RT.unflatten(1, (-1, partition_size)).any(dim=2)

@@ -11,12 +11,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-PartitionKind = Literal["token", "block"]
+PartitionKind = Literal["token", "block", "cluster"]
 GroupReduce = Literal["max", "mean", "mass"]
 Summaries = Mapping[str, Tensor]
 AMOUNTS = "give whole tokens (2048), or a share between 0 and 1 (0.05)"
@@ -30,19 +30,30 @@ class TensorSpec:
     dtype: torch.dtype
 
 
+class Clusters(NamedTuple):
+    """Clusters of each row: sizes_RP, tokens in each, 0 for one that is none; covered_R, tokens.
+
+    Tokens from covered_R on are in no cluster yet. All int64.
+    """
+
+    sizes_RP: Tensor
+    covered_R: Tensor
+
+
 @dataclass(frozen=True)
 class Visible:
     """What each row may look at.
 
     num_tokens_R: int64 [R], the row sees tokens 0 .. n-1 of its sequence; longest: their maximum,
     known on the host; alive_RP: bool [R, P] or None, partitions that still hold a token; shortest:
-    the least that any row is known to see, on the host.
+    the least that any row is known to see, on the host; clusters: where partitions are clusters.
     """
 
     num_tokens_R: Tensor
     longest: int
     alive_RP: Tensor | None = None
     shortest: int = 0
+    clusters: Clusters | None = None
     _masks: dict[tuple[int, ...], "Masks"] = field(default_factory=dict, repr=False)
 
     def masks(self, num_partitions: int, size: int, sinks: int, recents: int) -> "Masks":
@@ -67,15 +78,27 @@ class Masks:
     forced_RP: Tensor
 
 
+class Steady(NamedTuple):
+    """Tokens read beside the partitions: 0 .. sinks_R - 1, and tail_R up to the row's last.
+
+    Both int64 [R].
+    """
+
+    sinks_R: Tensor
+    tail_R: Tensor
+
+
 @dataclass(frozen=True)
 class Selection:
     """Partitions that each row reads, ascending: int64 [R, C].
 
-    valid_RC says which columns count, bool; None when all of them do.
+    valid_RC says which columns count, bool; None when all of them do; steady: where partitions do
+    not cover every token.
     """
 
     partitions_RC: Tensor
     valid_RC: Tensor | None
+    steady: Steady | None = None
 
 
 def check_amount(key: str, value: object) -> None:
@@ -140,7 +163,11 @@ class Retriever(ABC):
     @property
     @abstractmethod
     def partition_size(self) -> int:
-        """Tokens in a partition."""
+        """Tokens in a partition, the fewest where they vary."""
+
+    def most_partitions(self, num_tokens: int) -> int:
+        """Partitions of one row that holds `num_tokens`, at most."""
+        return -(-num_tokens // self.partition_size)
 
     @property
     def least_budget(self) -> int:
@@ -184,7 +211,7 @@ class Retriever(ABC):
         size = self.partition_size
         masks = visible.masks(scores_RGP.shape[-1], size, self.sinks, self.recents)
         scores_RGP = scores_RGP.masked_fill(masks.absent_RP.unsqueeze(1), -torch.inf)
-        scores_RP = _reduce(scores_RGP, self.group_reduce)
+        scores_RP = reduce_group(scores_RGP, self.group_reduce)
         scores_RP = scores_RP.masked_fill(masks.forced_RP, torch.inf)
         columns = min(self.most_tokens(visible.longest) // size, scores_RP.shape[1])
         best = scores_RP.topk(columns, dim=1)
@@ -217,7 +244,8 @@ def dot_scores(summary_RPE: Tensor, query_RQE: Tensor) -> Tensor:
     return scores_RPQ.transpose(1, 2).float()
 
 
-def _reduce(scores_RGP: Tensor, how: GroupReduce) -> Tensor:
+def reduce_group(scores_RGP: Tensor, how: GroupReduce) -> Tensor:
+    """One score per row and partition, [R, P], from those of the query heads of a kv head."""
     if how == "max":
         return scores_RGP.amax(dim=1)
     if how == "mean":

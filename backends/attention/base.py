@@ -2,9 +2,13 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from memory_tiers.base import TableView
+from sparse_algos.base import GroupReduce, Selection
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,76 @@ class FrameSelection:
     live_N: Tensor
 
 
+@dataclass(frozen=True)
+class SelectRule:
+    """How a row chooses partitions by their scores, as `Retriever.select` does.
+
+    columns: partitions that no row exceeds; partition_size: tokens in a partition; sinks and
+    recents: first and last tokens whose partitions are always chosen, within the columns;
+    group_reduce: how the scores of a row's queries become one.
+
+    A row takes as many partitions as it may and has. Equal scores prefer the lower partition. One
+    that any query scores NaN, or whose summary is absent, comes after all that have a number.
+    """
+
+    columns: int
+    partition_size: int
+    sinks: int
+    recents: int
+    group_reduce: GroupReduce
+
+
+class StepInputs(NamedTuple):
+    """What one layer of a decode step selects from, and attends.
+
+    query_RGD [R, G, D], pool_FPSD [F, 2, S, D] and scale: see `AttentionKernel.decode`.
+    scoring_RQE, segments_NCE and directory_RW: see `AttentionKernel.score`; Q = G, W * C partitions
+    or more in every row that does not take all it has.
+    num_tokens_R: int64 [R], a row sees tokens 0 .. n-1; first_page_R: int64 [R], id of the row's
+    page 0 in this layer; columns_R: int64 [R], the partitions of each row where they differ.
+    table: where the pages are; trace: whether the partitions are to be told as well.
+
+    The layers of a decode step share num_tokens_R, one object: inputs that do have equal shapes.
+    """
+
+    query_RGD: Tensor
+    pool_FPSD: Tensor
+    scale: float
+    scoring_RQE: Tensor
+    segments_NCE: Tensor
+    directory_RW: Tensor
+    num_tokens_R: Tensor
+    first_page_R: Tensor
+    columns_R: Tensor | None
+    rule: SelectRule
+    table: TableView
+    trace: bool = False
+
+
+class StepOutcome(NamedTuple):
+    """What a step selected, as CSR, and what it attended: None where a page is missing.
+
+    indptr_R1: int64 [R + 1]; pages_N: int64 [N] page ids, ascending in a row; frames_N: int32 [N],
+    -1 where a page is not resident; live_N: int64 [N], see FrameSelection. wanted: tokens of the
+    partitions; missing: pages that are not resident; partitions: what was traced, -1 in the
+    columns that a row does not use. All but the last may be overwritten by the kernel's next step.
+    """
+
+    attended: Attended | None
+    indptr_R1: Tensor
+    pages_N: Tensor
+    frames_N: Tensor
+    live_N: Tensor
+    wanted: int
+    missing: int
+    partitions: Selection | None = None
+
+
 class AttentionKernel(ABC):
-    """Attention over KV pages. Implementations are stateless and agree within rounding."""
+    """Attention over KV pages. Implementations agree within rounding.
+
+    They keep nothing but room for the answers of the next step: one engine, one kernel.
+    """
 
     name: str
 
@@ -71,6 +143,14 @@ class AttentionKernel(ABC):
         [R, W], each row's segments in order, W * C >= P. The columns of a segment that is absent,
         -1, hold any number.
         """
+
+    @abstractmethod
+    def select(self, step: StepInputs) -> StepOutcome:
+        """Score, choose partitions, find their pages and the frames of these; attend nothing."""
+
+    @abstractmethod
+    def decode_step(self, step: StepInputs) -> StepOutcome:
+        """`select`, then `decode` of what was selected if all of it is resident."""
 
 
 def merge(first: Attended, second: Attended) -> Attended:

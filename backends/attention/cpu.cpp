@@ -1,172 +1,21 @@
-// Decode attention over paged KV on a CPU.
-//
-// A page holds S slots of one (sequence, layer, kv head): pool [F, 2, S, D], keys then values.
-// A row is one (sequence, kv head) with G query heads; its pages are
-// frames[indptr[r] : indptr[r+1]]. Rows are cut into parts of one size, whatever the number of
-// threads: the result is the same, bit for bit, and one long row keeps every thread at work.
-#include <memory>
-#include <vector>
+// The entries of the compiled kernel, called through ctypes: see cpu.py.
+#include "attend.h"
+#include "score.h"
+#include "step.h"
 
-#include "cpu_vector.h"
-
-namespace {
-constexpr int PART_SLOTS = 1024;            // slots that one thread attends at a time
-constexpr int64_t AHEAD_BYTES = 32 << 10;   // how far the prefetch runs before the computation
-
-struct alignas(64) Line { float x[16]; };
-
-// The running softmax of a part: weighted values, maximum (in powers of 2) and sum, per query head.
-struct State {
-  float (*acc)[D];
-  float *top, *sum;
-  static int64_t lines(int G) { return G * (D / 16) + (2 * G + 15) / 16; }
-  State(Line* at, int G) : acc((float (*)[D])at), top(&acc[G][0]), sum(top + G) {}
-};
-
-template <class T> struct Pages {
-  const T* pool;
-  const int64_t* indptr;
-  const int32_t* frames;
-  const uint64_t* live;
-  int64_t rows, total, num_frames;
-  int G, S;
-  float scale;
-};
-
-// Attends one part at a time: pointers to its live keys, in blocks of one softmax step.
-template <class T> struct Worker {
-  const Pages<T>& pages;
-  const int64_t off = int64_t(pages.S) * D;   // from a key to its value
-  Ahead ahead;
-  alignas(64) float L[4][BLOCK];
-  const T* k[BLOCK];
-
-  explicit Worker(const Pages<T>& p) : pages(p) {
-    const int64_t bytes = 2 * off * sizeof(T);
-    constexpr int work = 8;   // of a slot: 3 for q.k, 2 for the softmax, 3 for p.v
-    ahead = {(const char*)p.pool, p.frames, bytes, -1, p.total - 1,
-             4096 / 64 * 2 * D * int(sizeof(T)) / (work * p.G)};
-  }
-
-  template <int GC> void heads(const T* q, int g0, int n, State& state) {
-    const int padded = (n + 15) & ~15;
-    dots<T, GC>(q + g0*D, k, ahead, padded, L);
-    for (int g = 0; g < GC; g++) {
-      float &top = state.top[g0+g], &sum = state.sum[g0+g], *acc = state.acc[g0+g];
-      for (int s = n; s < padded; s++) L[g][s] = -INFINITY;
-      vf high = vf{} - INFINITY, added = {};
-      for (int s = 0; s < padded; s += W) {
-        vf x = load(&L[g][s]) * pages.scale;
-        store(&L[g][s], x);
-        high = x > high ? x : high;
-      }
-      const float now = std::max(top, fold(high, [](float a, float b) { return a > b ? a : b; }));
-      if (now > top) {
-        const float shrink = std::exp2(top - now);
-        sum *= shrink, top = now;
-        for (int d = 0; d < D; d++) acc[d] *= shrink;
-      }
-      for (int s = 0; s < padded; s += W) {
-        vf p = exp2v(load(&L[g][s]) - now);
-        store(&L[g][s], p);
-        added += p;
-        ahead.step(2 * W);
-      }
-      sum += fold(added, [](float a, float b) { return a + b; });
-    }
-#if PAIRS
-    if constexpr (pairs<T>) return weigh_pairs<GC>(L, k, ahead, off, padded, state.acc + g0);
-#endif
-    weigh<T, GC>(L, k, ahead, off, padded, state.acc + g0);
-  }
-
-  void block(const T* q, int n, State& state) {
-    for (int s = n; s < BLOCK; s++) k[s] = k[n-1];   // weight 0; finite because slot n-1 is live
-    in_groups(pages.G, [&](auto count, int g) { heads<count>(q, g, n, state); });
-  }
-
-  void attend(const T* q, int64_t first, int64_t last, State state) {
-    const uint64_t full = pages.S == 64 ? ~0ull : (1ull << pages.S) - 1;
-    const int64_t distance = std::max<int64_t>(1, AHEAD_BYTES / ahead.bytes);
-    std::fill_n(&state.acc[0][0], pages.G * D, 0.f);
-    std::fill_n(state.top, pages.G, -INFINITY), std::fill_n(state.sum, pages.G, 0.f);
-    int n = 0;
-    for (int64_t i = first; i < last; i++) {
-      const T* base = pages.pool + pages.frames[i] * 2 * off;
-      if (ahead.at <= i) ahead.seek(i + distance);
-      for (uint64_t bits = pages.live[i] & full; bits; bits &= bits - 1) {
-        k[n] = base + __builtin_ctzll(bits) * D;
-        if (++n == BLOCK) block(q, n, state), n = 0;
-      }
-    }
-    if (n) block(q, n, state);
-  }
-};
-
-// Joins the parts of one query head of a row.
-template <class T> void finish(const std::vector<State>& states, int g, T* out, float* lse) {
-  float top = -INFINITY, sum = 0, acc[D] = {};
-  for (const State& s : states) top = std::max(top, s.top[g]);
-  for (const State& s : states) {
-    const float weight = s.sum[g] == 0 ? 0 : std::exp2(s.top[g] - top);
-    sum += weight * s.sum[g];
-    for (int d = 0; d < D; d++) acc[d] += weight * s.acc[g][d];
-  }
-  const float inverse = sum == 0 ? 0 : 1 / sum;
-  for (int d = 0; d < D; d++) narrow(acc[unmix<T>(d)] * inverse, out + d);
-  *lse = sum == 0 ? -INFINITY : top * LN2 + std::log(sum);
-}
-
-struct Part { int64_t row, first, last; };
-
-template <class T> bool sound(const Pages<T>& p) {
-  bool ok = p.indptr[0] == 0 && p.indptr[p.rows] == p.total;
-  for (int64_t r = 0; r < p.rows; r++) ok &= p.indptr[r] <= p.indptr[r+1];
-  for (int64_t i = 0; i < p.total; i++) ok &= p.frames[i] >= 0 && p.frames[i] < p.num_frames;
-  return ok;
-}
-
-// 0, or 1 where the selection points outside the pool.
-template <class T>
-int attend(const T* query, const Pages<T>& pages, T* out, float* lse, int threads) {
-  if (!sound(pages)) return 1;
-  const int G = pages.G;
-  const int64_t step = std::max(1, PART_SLOTS / pages.S);
-  std::vector<Part> parts;
-  std::vector<int64_t> first_part;
-  for (int64_t r = 0; r < pages.rows; r++) {
-    first_part.push_back(parts.size());
-    for (int64_t i = pages.indptr[r]; i < pages.indptr[r+1]; i += step)
-      parts.push_back({r, i, std::min(i + step, pages.indptr[r+1])});
-  }
-  first_part.push_back(parts.size());
-  const int64_t num_parts = parts.size(), lines = State::lines(G);
-  const std::unique_ptr<Line[]> scratch(new Line[num_parts * lines]);
-#pragma omp parallel num_threads(threads) if (threads > 1 && num_parts > 1)
-  {
-    Worker<T> worker(pages);
-#pragma omp for schedule(monotonic: dynamic)
-    for (int64_t i = 0; i < num_parts; i++)
-      worker.attend(query + parts[i].row * G * D, parts[i].first, parts[i].last,
-                    State(&scratch[i * lines], G));
-#pragma omp for schedule(static)
-    for (int64_t r = 0; r < pages.rows; r++) {
-      std::vector<State> states;
-      for (int64_t i = first_part[r]; i < first_part[r+1]; i++)
-        states.emplace_back(&scratch[i * lines], G);
-      for (int g = 0; g < G; g++) finish(states, g, out + (r*G + g) * D, lse + r*G + g);
-    }
-  }
-  return 0;
-}
-}  // namespace
-
-#define ENTRY(NAME, T)                                                                             \
-  extern "C" int NAME(const T* query, const T* pool, const int64_t* indptr, const int32_t* frames, \
-                      const uint64_t* live, T* out, float* lse, int64_t rows, int64_t total,       \
-                      int64_t num_frames, int G, int S, float scale, int threads) {                \
+#define ENTRIES(SUFFIX, T)                                                                         \
+  extern "C" int attend_##SUFFIX(const T* query, const T* pool, const int64_t* indptr,             \
+                                 const int32_t* frames, const uint64_t* live, T* out, float* lse,  \
+                                 int64_t rows, int64_t total, int64_t num_frames, int G, int S,    \
+                                 float scale, int threads) {                                       \
     return attend<T>(query, {pool, indptr, frames, live, rows, total, num_frames, G, S,            \
                      scale * LOG2E}, out, lse, threads);                                           \
-  }
-ENTRY(attend_bf16, bf16)
-ENTRY(attend_f32, float)
+  }                                                                                                \
+  extern "C" int score_##SUFFIX(const T* query, const T* pool, const int64_t* directory,           \
+                                float* out, int64_t rows, int64_t W, int64_t P,                    \
+                                int64_t num_segments, int Q, int E, int threads) {                 \
+    return score<T>(query, {pool, directory, rows, W, num_segments, Q, E}, P, out, threads);       \
+  }                                                                                                \
+  extern "C" int step_##SUFFIX(Step<T>* step, int attends) { return run(*step, attends); }
+ENTRIES(bf16, bf16)
+ENTRIES(f32, float)

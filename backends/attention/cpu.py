@@ -8,11 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backends.attention.base import Attended, FrameSelection
+from backends.attention.base import Attended, FrameSelection, StepInputs, StepOutcome
+from backends.attention.cpu_step import SEGMENT, StepCaller
 from backends.attention.reference import Reference
 from memory_tiers.native import load_library
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("cpu.cpp", "score.cpp", "cpu_vector.h"))
+SOURCES = tuple(
+    Path(__file__).with_name(name)
+    for name in ("cpu.cpp", "attend.h", "score.h", "choose.h", "step.h", "vector.h")
+)
 ENTRIES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # Below this, waking a second thread takes longer than the read.
 BYTES_PER_THREAD = 1 << 20
@@ -24,7 +28,6 @@ ARGUMENTS = [
     ctypes.c_int,
 ]
 SCORE_ARGUMENTS = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 3]
-SEGMENT = 64
 # Queries that share one pass over the summaries.
 QUERIES_PER_PASS = 4
 
@@ -40,6 +43,9 @@ class Cpu(Reference):
         self.head_dim = head_dim
         self._entries = _entries(library, "attend", ARGUMENTS)
         self._scores = _entries(library, "score", SCORE_ARGUMENTS)
+        steps = _entries(library, "step", [ctypes.c_void_p, ctypes.c_int])
+        self._steps = {dtype: StepCaller(entry, _threads_for) for dtype, entry in steps.items()}
+        self._ready: StepCaller | None = None
 
     def decode(
         self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
@@ -99,6 +105,24 @@ class Cpu(Reference):
         )
         assert not refused, f"the directory points outside the pool of {num_segments} segments"
         return scores_RQP
+
+    def select(self, step: StepInputs) -> StepOutcome:
+        """See AttentionKernel."""
+        caller = self._caller_for(step)
+        return super().select(step) if caller is None else caller(step, attend=False)
+
+    def decode_step(self, step: StepInputs) -> StepOutcome:
+        """See AttentionKernel. The result is the same for any threads."""
+        caller = self._caller_for(step)
+        return super().decode_step(step) if caller is None else caller(step, attend=True)
+
+    def _caller_for(self, step: StepInputs) -> StepCaller | None:
+        """A caller that is ready for the step; None where no compiled one serves it."""
+        if self._ready is None or not self._ready.is_ready_for(step):
+            assert step.pool_FPSD.shape[3] == self.head_dim
+            caller = self._steps.get(step.segments_NCE.dtype)
+            self._ready = caller if caller is not None and caller.prepare(step) else None
+        return self._ready
 
 
 def _entries(

@@ -5,7 +5,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from backends.attention.base import Attended, AttentionKernel, FrameSelection, merge
+from backends.attention.base import (
+    Attended,
+    AttentionKernel,
+    FrameSelection,
+    StepInputs,
+    StepOutcome,
+    merge,
+)
+from backends.attention.select_plain import partitions_of, select_plainly
 from sparse_algos.base import dot_scores
 
 # Rows that share one look at their mask: a block of a causal prompt skips the future of its last
@@ -62,6 +70,29 @@ class Reference(AttentionKernel):
         read_NCE = segments_NCE.index_select(0, present_N)
         read_RPE = read_NCE.view(len(directory_RW), -1, segments_NCE.shape[2])
         return dot_scores(read_RPE.narrow(1, 0, num_partitions), query_RQE)
+
+    def select(self, step: StepInputs) -> StepOutcome:
+        """See AttentionKernel."""
+        num_rows, num_queries, _ = step.scoring_RQE.shape
+        num_partitions, width = partitions_of(step), step.directory_RW.shape[1]
+        here = min(num_partitions, width * step.segments_NCE.shape[1])
+        scores_RQP = step.scoring_RQE.new_zeros(
+            (num_rows, num_queries, num_partitions), dtype=torch.float32
+        )
+        if here:
+            scores_RQP[..., :here] = self.score(
+                step.scoring_RQE, step.segments_NCE, step.directory_RW, here
+            )
+        return select_plainly(step, scores_RQP)
+
+    def decode_step(self, step: StepInputs) -> StepOutcome:
+        """See AttentionKernel."""
+        picked = self.select(step)
+        if picked.missing:
+            return picked
+        frames = FrameSelection(picked.indptr_R1, picked.frames_N, picked.live_N)
+        attended = self.decode(step.query_RGD, step.pool_FPSD, frames, step.scale)
+        return picked._replace(attended=attended)
 
 
 class _Padded(NamedTuple):

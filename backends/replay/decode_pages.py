@@ -8,7 +8,7 @@ from torch import Tensor
 
 from backends.batch import Batch
 from backends.replay.cache_sim import Access, PageTrace, with_content
-from memory_tiers.base import KVGeometry, PartitionMapper
+from memory_tiers.base import KVGeometry, Layout, PartitionMapper
 from memory_tiers.page_table import PageTable
 from memory_tiers.trace import Call, Trace
 
@@ -114,8 +114,12 @@ class _DecodeReader:
         written_N = batch.write_pages(call.layer)
         fresh_N = batch.write_slots_N == 0
         rows = batch.query_rows(call.layer)
-        size = self.geometry.page_tokens
-        read_N = self.mapper.to_pages(call.selection, rows, size, None).pages_N
+        layout = Layout(
+            page_tokens=self.geometry.page_tokens,
+            partition_size=self.trace.header.partition_size,
+            dead_P=None,
+        )
+        read_N = self.mapper.to_pages(call.selection, rows, layout).pages_N
         self.accesses += (Access("write", written_N, fresh_N), with_content("read", read_N))
         self.step_pages[call.step] += read_N.numel()
         self._count_cold(call.step, sequences, read_N, written_N[fresh_N])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from backends.batch import Batch
-from memory_tiers.base import KVGeometry, PageSelection, PartitionMapper, ReadyPages
+from memory_tiers.base import KVGeometry, Layout, PageSelection, PartitionMapper, ReadyPages
 from memory_tiers.counters import Counters
 from memory_tiers.page_table import PageTable
 from memory_tiers.sharing import Sharing
@@ -173,8 +173,12 @@ class Replayer:
         if call.selection is None:
             return batch.every_page(call.layer, self._window(call))
         rows = batch.query_rows(call.layer)
-        page_tokens = self._memory.geometry.page_tokens
-        return self._mapper.to_pages(call.selection, rows, page_tokens, None)
+        layout = Layout(
+            page_tokens=self._memory.geometry.page_tokens,
+            partition_size=self._header.partition_size,
+            dead_P=None,
+        )
+        return self._mapper.to_pages(call.selection, rows, layout)
 
     def _window(self, call: Call) -> int | None:
         return self._header.windows.get(str(call.layer))

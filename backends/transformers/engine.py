@@ -30,7 +30,7 @@ class TransformersBackend(Backend):
         self._cache = plug_in(model)
         self.attention = attention
         self._device = attention.memory.geometry.device
-        self.scheduler = Scheduler(attention.memory, schedule)
+        self.scheduler = Scheduler(attention.memory, schedule, attention.pages_for)
         self._failures: dict[str, str] = {}
 
     @property
@@ -84,7 +84,9 @@ class TransformersBackend(Backend):
         """See Backend."""
         peaks = {tier.name: tier.peak_bytes for tier in self.attention.memory.tiers}
         if self.attention.index is not None:
-            peaks["index"] = self.attention.index.store.peak_bytes
+            peaks["index"] = self.attention.index.peak_bytes
+        tables = self.attention.memory.peak_tables
+        peaks["page_tables"] = sum(sum(parts.values()) for parts in tables.values())
         return peaks
 
     def reset_counters(self) -> None:

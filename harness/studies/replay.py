@@ -23,7 +23,7 @@ from backends.replay.replayer import Replayer
 from backends.replay.traffic import LayerTraffic, TrafficMeter
 from harness.build import build, mapper_for
 from harness.environment import environment
-from harness.preflight import Plan, frames_by_tier
+from harness.preflight import frames_by_tier
 from harness.settings import BudgetSettings, Settings
 from harness.studies.base import Study
 from harness.studies.findings import keep_findings
@@ -31,6 +31,7 @@ from harness.studies.replay_table import render_replay
 from harness.system import build_memory, choose_device
 from memory_tiers.base import options
 from memory_tiers.counters import PHASES, Counters
+from memory_tiers.page_table import PageTable
 from memory_tiers.trace import Trace, TraceHeader
 
 BUDGETS = Path(__file__).resolve().parents[2] / "conf" / "budget"
@@ -136,10 +137,9 @@ def replay(settings: Settings, trace: Trace) -> Replayed:
     geometry = header.geometry(settings.partition.page_tokens, device)
     everything = header.sequences * geometry.pages_for(header.max_tokens)
     frames = frames_by_tier(settings, geometry, everything)
-    chunk_tokens = settings.backend.chunk_tokens
-    plan = Plan(geometry, header.sequences, header.max_tokens, chunk_tokens, frames)
+    table = PageTable(geometry, header.sequences, header.max_tokens)
     mapper = mapper_for(settings, header.algorithm, header.partition_kind, header.partition_size)
-    memory = build_memory(settings, plan)
+    memory = build_memory(settings, table, frames)
     prefetch = settings.backend.prefetch and len(memory.levels) > 1
     meter = TrafficMeter(Replayer(header, memory, mapper, prefetch=prefetch), memory)
     started = perf_counter()

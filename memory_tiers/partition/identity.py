@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from memory_tiers.base import PageSelection, PartitionMapper, Rows, prefix_bits
+from memory_tiers.base import Layout, PageSelection, PartitionMapper, Rows, prefix_bits
 from sparse_algos.base import PartitionKind, Selection
 
 
@@ -27,11 +26,10 @@ class Identity(PartitionMapper):
             )
         return None
 
-    def to_pages(
-        self, selection: Selection, rows: Rows, page_tokens: int, dead_P: Tensor | None
-    ) -> PageSelection:
+    def to_pages(self, selection: Selection, rows: Rows, layout: Layout) -> PageSelection:
         """See PartitionMapper."""
         partitions_RC, valid_RC = selection.partitions_RC, selection.valid_RC
+        page_tokens, dead_P = layout.page_tokens, layout.dead_P
         count_RC = rows.num_tokens_R.unsqueeze(1) - partitions_RC * page_tokens
         pages_RC = rows.first_page_R.unsqueeze(1) + partitions_RC
         if valid_RC is None:

@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from memory_tiers.base import PageSelection, PartitionMapper, Rows
+from memory_tiers.base import Layout, PageSelection, PartitionMapper, Rows
+from memory_tiers.partition.slot_ranges import pages_of, uniform_ranges
 from sparse_algos.base import PartitionKind, Selection
 
 
@@ -22,23 +20,6 @@ class Token(PartitionMapper):
             return f"partition=token places tokens, the algorithm selects {kind}s"
         return None
 
-    def to_pages(
-        self, selection: Selection, rows: Rows, page_tokens: int, dead_P: Tensor | None
-    ) -> PageSelection:
+    def to_pages(self, selection: Selection, rows: Rows, layout: Layout) -> PageSelection:
         """See PartitionMapper."""
-        tokens_RC, valid_RC = selection.partitions_RC, selection.valid_RC
-        num_pages = -(-rows.longest // page_tokens)
-        bit_RC = torch.ones_like(tokens_RC) << (tokens_RC % page_tokens)
-        if valid_RC is not None:
-            bit_RC = bit_RC.masked_fill(~valid_RC, 0)
-        page_RC = (tokens_RC // page_tokens).clamp(max=num_pages - 1)
-        # The tokens of a row differ, so a sum of their bits is their union.
-        bits_RP = bit_RC.new_zeros(len(tokens_RC), num_pages).scatter_add_(1, page_RC, bit_RC)
-        row_N, index_N = bits_RP.nonzero(as_tuple=True)
-        pages_N = rows.first_page_R[row_N] + index_N
-        live_N = bits_RP[row_N, index_N]
-        if dead_P is not None:
-            live_N &= ~dead_P[pages_N]
-        indptr_R1 = torch.nn.functional.pad((bits_RP != 0).sum(dim=1).cumsum(0), (1, 0))
-        wanted = tokens_RC.numel() if valid_RC is None else int(valid_RC.sum())
-        return PageSelection(indptr_R1, pages_N, live_N, wanted)
+        return pages_of(uniform_ranges(selection, rows, layout), rows, layout, aligned=True)

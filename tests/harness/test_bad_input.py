@@ -33,7 +33,7 @@ REFUSED = {
     ("partition.page_tokens=65",): ("partition.page_tokens=65", ""),
     ("algo.dense_layers=6",): ("algo.dense_layers=6", "algo=dense"),
     ("algo=oracle_topk", "partition=identity"): ("partition=identity", "partition=auto"),
-    ("algo.retrieve.block_tokens=32",): ("32 tokens", "partition.page_tokens=16"),
+    ("algo.retrieve.block_tokens=24",): ("24 tokens", "partition.page_tokens=16"),
     ("algo.retrieve._target_=os.system",): ("algo.retrieve._target_='os.system'", "sparse_algos"),
 }
 

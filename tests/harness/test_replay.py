@@ -188,6 +188,7 @@ REFUSED = {
     ("experiment=hit_ratio", "study.ratios=[2,1]"): ("study.ratios=[2, 1]", "ascending"),
     ("trace=on", "algo=streaming"): ("algo=streaming", "trace=off"),
     ("trace=on", "algo=dense"): ("algo=dense", "trace=off"),
+    ("trace=on", "algo=retroinfer"): ("algo=retroinfer", "clusters"),
 }
 
 

@@ -14,6 +14,16 @@ from harness.settings import Settings, validated
 
 CONF = Path(__file__).parents[2] / "conf"
 PAGE_TOKENS = 16
+# Algorithms with other settings than their option has, for what only those can show. Under the
+# name of an option they stand in its place.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "quest of 8": ("quest", {"block_tokens": 8}),
+    "retroinfer": (
+        "retroinfer",
+        {"sinks": 2, "recents": 5, "cluster_tokens": 4, "rebuild_every": 8, "segment_tokens": 50},
+    ),
+    "quest of 32": ("quest", {"block_tokens": 32, "sinks": 0, "recents": 1}),
+}
 
 
 def options(group: str) -> list[str]:
@@ -39,7 +49,11 @@ def settings_of(
     max_batch: int = 3,
     chunk_tokens: int = 32,
 ) -> Settings:
-    """Settings with these options; groups are composed one at a time, which keeps it fast."""
+    """Settings with these options; groups are composed one at a time, which keeps it fast.
+
+    algo: an option, or one of VARIANTS.
+    """
+    algo, changes = VARIANTS.get(algo, (algo, {}))
     raw = deepcopy(composed("load=batch", "model=dummy"))
     for group, option in (
         ("algo", algo),
@@ -48,6 +62,8 @@ def settings_of(
         ("cache", cache),
     ):
         raw[group] = deepcopy(composed(f"{group}={option}")[group])
+    if changes:
+        raw["algo"]["retrieve"] |= changes
     raw["partition"]["page_tokens"] = page_tokens
     raw["backend"] |= {"max_batch": max_batch, "chunk_tokens": chunk_tokens}
     if fast_bytes is not None:
@@ -72,13 +88,13 @@ def num_levels(tier: str) -> int:
 
 def placements() -> Iterator[tuple[str, str]]:
     """Every algorithm with every partition option that can serve it."""
-    for algo in options("algo"):
+    for algo in ALGORITHMS:
         for partition in options("partition"):
             if is_served(algo, partition):
                 yield algo, partition
 
 
-ALGORITHMS = options("algo")
+ALGORITHMS = sorted({*options("algo"), *VARIANTS})
 PLACEMENTS = list(placements())
 HIERARCHIES = [tier for tier in options("tier") if num_levels(tier) > 1]
 CACHES = options("cache")

@@ -205,6 +205,7 @@ def assert_summaries_are_given_back(system: System) -> None:
     index, peaks = system.attention.index.store, []
     for uid in ("long", "middle-long", "the other long"):
         system.context(uid, LENGTHS["long"])
+        system.question(uid, 1)
         peaks.append(index.peak_segments)
         system.release(uid)
         system.slots.insert(0, system.slots.pop())

@@ -78,7 +78,7 @@ class Read:
     """What the rows of one sparse call read; rows are (sequence, kv head, new token).
 
     times_RT: how often each row read each token; seen_R: tokens that it might have read;
-    strays: pages read that belong to another row or layer.
+    strays: pages read that belong to another row or layer, or twice, and slots of no token's key.
     """
 
     layer: int
@@ -94,7 +94,7 @@ class Watcher(Reference):
 
     def __init__(self) -> None:
         self.memory: CacheManager | None = None
-        self.decoded: list[tuple[FrameSelection, Tensor]] = []
+        self.decoded: list[tuple[FrameSelection, Tensor, Tensor]] = []
         self.prefilled: list[int] = []
 
     def decode(
@@ -102,7 +102,8 @@ class Watcher(Reference):
     ) -> Attended:
         assert self.memory is not None
         page_of_F = self.memory.fast.page_of_F
-        self.decoded.append((selection, page_of_F[selection.frames_N]))
+        keys_NSD = pool_FPSD[selection.frames_N, 0]
+        self.decoded.append((selection, page_of_F[selection.frames_N], keys_NSD))
         return super().decode(query_RGD, pool_FPSD, selection, scale)
 
     def prefill(self, query_KMD, key_KTD, value_KTD, mask_MT, scale) -> Attended:
@@ -205,19 +206,33 @@ class System:
     def _read(self, layer: int, batch: Batch, uids: Sequence[str]) -> Read:
         table, size = self.memory.table, self.memory.geometry.page_tokens
         num_rows = len(batch.rows_R) * batch.new
-        times_RT = torch.zeros(num_rows, table.pages_per_row * size, dtype=torch.int64)
+        times_RT = torch.zeros(num_rows, MAX_TOKENS, dtype=torch.int64)
         own_R = (batch.rows_R + layer * table.num_rows).repeat_interleave(batch.new)
         strays = num_pages = 0
-        for selection, page_N in self.watcher.decoded:
+        keys = [stream_of(uid, self.shape).key[layer].transpose(0, 1) for uid in uids]
+        keys_RTD = torch.cat(keys)
+        for selection, page_N, keys_NSD in self.watcher.decoded:
             row_N = torch.arange(num_rows).repeat_interleave(selection.indptr_R1.diff())
-            slot_S = torch.arange(size)
-            bit_NS = selection.live_N.unsqueeze(1) >> slot_S & 1
-            token_NS = (page_N % table.pages_per_row * size).unsqueeze(1) + slot_S
-            times_RT.index_put_((row_N.unsqueeze(1), token_NS), bit_NS, accumulate=True)
+            bit_NS = selection.live_N.unsqueeze(1) >> torch.arange(size) & 1
+            token_NS = tokens_of(keys_NSD, keys_RTD[row_N // batch.new])
+            strays += int((bit_NS.bool() & (token_NS < 0)).sum())
+            at = (row_N.unsqueeze(1), token_NS.clamp(min=0))
+            times_RT.index_put_(at, bit_NS * (token_NS >= 0), accumulate=True)
             strays += int((page_N // table.pages_per_row != own_R[row_N]).sum())
+            strays += len(row_N) - len(torch.stack((row_N, page_N)).unique(dim=1)[0])
             num_pages += len(page_N)
         seen_R = (batch.positions_RM + 1).flatten()
         return Read(layer, tuple(uids), times_RT, seen_R, strays, num_pages)
+
+
+def tokens_of(keys_NSD: Tensor, known_NTD: Tensor) -> Tensor:
+    """The token whose key a slot holds, int64 [N, S], -1 if there is none; layouts may move it."""
+    sorted_NT, order_NT = known_NTD[..., 0].contiguous().sort(dim=1)
+    at_NS = torch.searchsorted(sorted_NT, keys_NSD[..., 0].contiguous()).clamp(max=MAX_TOKENS - 1)
+    token_NS = order_NT.gather(1, at_NS)
+    index_NSD = token_NS.unsqueeze(2).expand_as(keys_NSD)
+    same_NS = (known_NTD.gather(1, index_NSD) == keys_NSD).all(dim=2)
+    return token_NS.masked_fill(~same_NS, -1)
 
 
 def algorithm_with(settings: Settings, budget_tokens: int | float | None) -> Algorithm:

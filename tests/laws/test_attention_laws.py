@@ -6,6 +6,7 @@ from functools import lru_cache
 import pytest
 import torch
 
+from harness.preflight import plan_for
 from tests.laws.configs import ALGORITHMS, PLACEMENTS, PLACES, is_served, settings_of
 from tests.laws.laws import (
     FULL_BUDGET,
@@ -25,7 +26,7 @@ from tests.laws.laws import (
     converse,
     replay_alone,
 )
-from tests.laws.system import Shape, System, algorithm_with, build_system
+from tests.laws.system import MAX_TOKENS, Shape, System, algorithm_with, build_system
 
 SHAPE = Shape()
 SHAPES = {
@@ -40,6 +41,11 @@ EVICTORS = [
 RETRIEVING = [
     name for name in ALGORITHMS if algorithm_with(settings_of(name), None).retrieve is not None
 ]
+CLUSTERING = [
+    name
+    for name in RETRIEVING
+    if algorithm_with(settings_of(name), None).retrieve.kind == "cluster"
+]
 # An evictor's budget is a count of tokens, a retriever's may be a share.
 BUDGETED = [
     (algo, partition, budget)
@@ -51,13 +57,21 @@ budgets = pytest.mark.parametrize(("algo", "partition", "budget"), BUDGETED)
 placements = pytest.mark.parametrize(("algo", "partition"), PLACEMENTS)
 
 
+def budget_for(algo: str) -> int:
+    """Less for clusters: in the worst case each of their tokens takes a page."""
+    return TIGHT_BUDGET if algo not in CLUSTERING else 24
+
+
 def fast_bytes_for(algo: str, partition: str, shape: Shape = SHAPE) -> int:
     """A fast tier that holds one step of one layer and little more."""
-    settings = settings_of(algo, partition)
-    retrieve = algorithm_with(settings, TIGHT_BUDGET).retrieve
+    settings, budget = settings_of(algo, partition), budget_for(algo)
+    retrieve = algorithm_with(settings, budget).retrieve
     pages = shape.kv_heads * 3
     if retrieve is not None:
-        per_row = min(-(-TIGHT_BUDGET // retrieve.partition_size), 12)
+        size = min(retrieve.partition_size, settings.partition.page_tokens)
+        info, cpu = shape.info, torch.device("cpu")
+        plan = plan_for(settings, algorithm_with(settings, budget), info, MAX_TOKENS, cpu)
+        per_row = min(-(-budget // size), plan.row_pages)
         pages = max(pages, 3 * shape.kv_heads * per_row)
     return (pages + 1) * settings.partition.page_tokens * shape.head_dim * 2 * 4
 
@@ -77,14 +91,14 @@ def test_a_full_budget_is_dense_attention(algo, partition, shape):
 @lru_cache
 def answers_in_one_tier(algo: str, partition: str) -> Answers:
     """What a system says that has room for everything."""
-    return converse(build_system(settings_of(algo, partition), SHAPE, TIGHT_BUDGET)).answers
+    return converse(build_system(settings_of(algo, partition), SHAPE, budget_for(algo))).answers
 
 
 @pytest.mark.parametrize(("algo", "partition", "tier", "cache"), PLACES)
 def test_where_a_page_lives_never_changes_the_answer(algo, partition, tier, cache):
     fast_bytes = fast_bytes_for(algo, partition)
     settings = settings_of(algo, partition, tier, cache, fast_bytes=fast_bytes)
-    small = converse(build_system(settings, SHAPE, TIGHT_BUDGET))
+    small = converse(build_system(settings, SHAPE, budget_for(algo)))
     assert_moved(small)
     assert small.memory.tiers[0].peak_bytes <= fast_bytes
     assert_same_answers(answers_in_one_tier(algo, partition), small.answers)
@@ -131,7 +145,17 @@ def test_no_role_acts_on_dense_and_windowed_layers(algo, partition):
             assert_layer_is_dense(system, 2)
 
 
-@pytest.mark.parametrize("retriever", RETRIEVING)
+@pytest.mark.parametrize("retriever", CLUSTERING)
+@pytest.mark.parametrize("evictor", EVICTORS)
+def test_clusters_that_would_lose_tokens_are_refused(retriever, evictor):
+    settings = settings_of(retriever)
+    evict = algorithm_with(settings_of(evictor), 80).evict
+    both = replace(algorithm_with(settings, TIGHT_BUDGET), evict=evict)
+    with pytest.raises(ValueError, match="algo/evict=none"):
+        build_system(settings, SHAPE, algorithm=both)
+
+
+@pytest.mark.parametrize("retriever", [name for name in RETRIEVING if name not in CLUSTERING])
 @pytest.mark.parametrize("evictor", EVICTORS)
 def test_two_roles_together_keep_the_laws(retriever, evictor):
     settings = settings_of(retriever)
@@ -235,7 +259,7 @@ def poison(system: System) -> None:
     index = system.attention.index.store
     table, retrieve = system.memory.table, system.attention.algorithm.retrieve
     rows_R = torch.arange(system.shape.layers * table.num_rows)
-    partitions = table.max_tokens // retrieve.partition_size
+    partitions = retrieve.most_partitions(table.token_pages * table.geometry.page_tokens)
     index.reserve(rows_R, partitions)
     rows_N = rows_R.repeat_interleave(partitions)
     partition_N = torch.arange(partitions).repeat(len(rows_R))

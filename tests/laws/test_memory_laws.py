@@ -125,7 +125,7 @@ def assert_conserves_frames(tier, cache, algo, seed):
 @pytest.mark.parametrize(("algo", "partition"), PLACEMENTS)
 @pytest.mark.parametrize("chunk_tokens", [8, 64])
 def test_the_least_memory_that_preflight_accepts_is_enough(tier, algo, partition, chunk_tokens):
-    for pages in range(1, 200):
+    for pages in range(1, 400):
         settings = settings_of(
             algo, partition, tier, fast_bytes=pages * PAGE_BYTES, chunk_tokens=chunk_tokens
         )
@@ -138,6 +138,24 @@ def test_the_least_memory_that_preflight_accepts_is_enough(tier, algo, partition
         converse(system)
         return
     pytest.fail("preflight accepts nothing")
+
+
+def test_the_pages_of_a_partition_that_began_before_a_chunk_have_room_too():
+    def of(pages: int) -> System:
+        settings = settings_of(
+            "quest of 32",
+            tier="hbm+cpu",
+            fast_bytes=pages * PAGE_BYTES,
+            max_batch=1,
+            chunk_tokens=50,
+        )
+        return build_system(settings, SHAPE, TIGHT_BUDGET)
+
+    with pytest.raises(ValueError, match="a chunk of 50 tokens"):
+        of(11)
+    system = of(12)
+    for count in (31, 50, 50):
+        system.context("long", count)
 
 
 @memories

@@ -57,7 +57,10 @@ def assert_appending_equals_rebuilding(retriever: Retriever, keys_TD: Tensor, st
         assert torch.equal(grown[name], built[name]), name
 
 
-@retrievers
+APPENDING = [name for name in RETRIEVERS if retriever_of(name).kind != "cluster"]
+
+
+@pytest.mark.parametrize("name", APPENDING)
 @examples
 @given(seed=st.integers(0, 999), length=st.integers(1, 70), share=st.floats(0, 1))
 def test_appending_equals_rebuilding(name, seed, length, share):

@@ -1,9 +1,10 @@
-// The arithmetic of cpu.cpp on blocks of keys.
+// The arithmetic of cpu.cpp on blocks of keys and of summaries.
 //
 // One algorithm, three instruction sets, chosen by the compiler's target: vectors of W floats, and
 // for bfloat16 on AVX512-BF16 the dot product of pairs.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -24,6 +25,7 @@ constexpr int W = 4;
 constexpr int D = HEAD_DIM;                  // one head size per build
 constexpr int TILE = W == 16 ? 16 : 8;       // accumulators kept in registers
 constexpr int BLOCK = 64;                    // slots between two softmax updates
+constexpr int64_t AHEAD_BYTES = 32 << 10;    // how far the prefetch runs before the computation
 constexpr float LOG2E = 1.44269504f, LN2 = 0.69314718f;
 static_assert(D % 16 == 0 && D <= 256);
 #if defined(__AVX512BF16__) && HEAD_DIM % 32 == 0
@@ -214,6 +216,24 @@ void weigh_pairs(float (*P)[BLOCK], const bf16* const* k, Ahead& ahead, int64_t 
 #endif
 template <class T> int unmix(int d) {
   return pairs<T> ? (d & ~31) + ((d >> 2) & 1) * 16 + ((d >> 3) & 3) * 4 + (d & 3) : d;
+}
+
+// Work that threads take in runs of neighbours, in order, until there is none.
+struct Queue {
+  int64_t total, run;
+  std::atomic<int64_t> next{0};
+  Queue(int64_t total, int threads)
+      : total(total), run(threads == 1 ? total : 1 + total / (4 * threads)) {}
+  template <class F> void drain(F f) {
+    for (int64_t i; (i = next.fetch_add(run)) < total;)
+      for (const int64_t end = std::min(i + run, total); i < end; i++) f(i);
+  }
+};
+// One thread needs no runtime, whose code is never in the caches when it is called.
+template <class F> void in_parallel(int threads, F body) {
+  if (threads == 1) return body();
+#pragma omp parallel num_threads(threads)
+  body();
 }
 
 template <class F> void in_groups(int G, F f) {   // the heads in fours, then a pair, then one

@@ -1,0 +1,176 @@
+"""Decode steps of an algorithm against our dense over memory hierarchies, on a random model.
+
+The context's keys and values are random and written through the engine's own pages, since a
+prefill of this size would take minutes: what is read and moved is real, but which pages are
+selected, and how often again, is not that of a trained model. Each timed step is a whole forward
+pass of the batch, with a new random token, appended.
+
+python benchmarks/tiers.py --shape 1b --length 32768 --batches 1 4
+"""
+
+import argparse
+import gc
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from composed import Bench, make_bench
+from rich.console import Console
+from rounds import interleave, save, show
+
+from backends.batch import Batch
+from backends.paged_attention import PagedAttention
+from backends.transformers.plug import Step, plug_in
+from harness.build import build_algorithm
+from memory_tiers.counters import Counters
+
+CHUNK = 1024
+HIERARCHIES = {
+    "hbm": ["tier=hbm"],
+    "hbm+cpu, HBM 1/8": ["tier=hbm+cpu", "tier.hbm.size=0.125"],
+    "hbm+cpu+disk, HBM 1/8, host 1/4": [
+        "tier=hbm+cpu+disk", "tier.hbm.size=0.125", "tier.cpu.size=0.25",
+    ],
+}  # fmt: skip
+
+
+@dataclass
+class Arm:
+    """Sequences in an engine's memory that decode together."""
+
+    model: Any
+    attention: PagedAttention
+    stored: int
+    slots: tuple[int, ...]
+    generator: torch.Generator
+
+    def fill(self) -> None:
+        """Store random keys and values."""
+        geometry = self.attention.memory.geometry
+        shape = (CHUNK, geometry.num_kv_heads, geometry.head_dim)
+        for slot in self.slots:
+            self.attention.memory.begin(slot)
+            for start in range(0, self.stored, CHUNK):
+                new = min(CHUNK, self.stored - start)
+                batch = Batch(self.attention.memory.table, (slot,), (start,), new)
+                for layer in range(geometry.num_layers):
+                    key, value = (
+                        torch.randn(shape, generator=self.generator)[:new].to(geometry.dtype)
+                        for _ in range(2)
+                    )
+                    self.attention.store(layer, batch, key, value)
+
+    @torch.inference_mode()
+    def step_ms(self, num_steps: int) -> float:
+        """Mean time of decode steps."""
+        cache, count = plug_in(self.model), len(self.slots)
+        memory = self.attention.memory
+        memory.counters.current = memory.counters.decode
+        start = perf_counter()
+        for _ in range(num_steps):
+            batch = Batch(memory.table, self.slots, (self.stored,) * count, 1)
+            tokens = torch.randint(3, 4000, (1, count), generator=self.generator)
+            self.model(
+                input_ids=tokens,
+                position_ids=torch.full((1, count), self.stored),
+                past_key_values=cache,
+                use_cache=True,
+                kvloom_step=Step(self.attention, batch, ()),
+            )
+            memory.end_step()
+            memory.counters.decode.steps += 1
+            self.stored += 1
+        return 1e3 * (perf_counter() - start) / num_steps
+
+
+def make_arm(bench: Bench, attention: PagedAttention, length: int, batch: int) -> Arm:
+    """A filled arm that has warmed its cache up."""
+    generator = torch.Generator().manual_seed(0)
+    arm = Arm(bench.model, attention, length, tuple(range(batch)), generator)
+    arm.fill()
+    arm.step_ms(2)
+    attention.memory.counters = Counters()
+    return arm
+
+
+def facts_of(arm: Arm) -> dict[str, Any]:
+    """What moved in decode, per step."""
+    decode = arm.attention.memory.counters.decode
+    return {
+        "steps": decode.steps,
+        "kv_read_bytes_per_step": decode.bytes_read / decode.steps,
+        "hit_rate": decode.pages_hit / max(1, decode.pages_wanted),
+        "bytes_moved_per_step": {
+            pair: moved / decode.steps for pair, moved in decode.bytes_moved.items()
+        },
+        "exposed_ms_per_step": 1e3 * decode.exposed_s / decode.steps,
+        "peak_bytes": {tier.name: tier.peak_bytes for tier in arm.attention.memory.tiers},
+    }
+
+
+def main() -> None:
+    """Measure, print, and keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--length", type=int, default=32768)
+    parser.add_argument("--algo", default="quest")
+    parser.add_argument("--budget", type=int, default=2048)
+    parser.add_argument("--shape", default="1b")
+    parser.add_argument("--layers", type=int, default=None, help="fewer than the shape has")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--tiers", nargs="+", default=list(HIERARCHIES), choices=HIERARCHIES)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2, help="decode steps in a round")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/tiers.json"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows, facts = {}, {}
+    for batch in arguments.batches:
+        for tier in arguments.tiers:
+            setting = f"batch {batch}, {tier}"
+            rows[setting], facts[setting] = measure(arguments, batch, HIERARCHIES[tier])
+            show(setting, {setting: rows[setting]}, Console())
+            gc.collect()
+    title = f"Decode step, {arguments.algo} {arguments.budget} against dense (ratio to dense)"
+    show(title, rows, Console())
+    save(arguments.out, title, rows, decode=facts, length=arguments.length,
+         shape=arguments.shape, dtype=arguments.dtype, context="random KV")  # fmt: skip
+
+
+def measure(
+    arguments: argparse.Namespace, batch: int, tier: list[str]
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Interleaved rounds of both arms in one hierarchy."""
+    bench = make_bench(
+        [
+            f"algo={arguments.algo}",
+            f"algo.retrieve.budget_tokens={arguments.budget}",
+            "model=dummy",
+            f"model.shape={arguments.shape}",
+            f"model.dtype={arguments.dtype}",
+            f"model.num_layers={arguments.layers or 'null'}",
+            "load=batch",
+            f"backend.max_batch={batch}",
+            f"backend.chunk_tokens={CHUNK}",
+            *tier,
+        ],
+        arguments.length + (arguments.rounds + 2) * arguments.steps + 2,
+    )
+    arms = {
+        "kvloom dense": make_arm(bench, bench.engine().attention, arguments.length, batch),
+        arguments.algo: make_arm(
+            bench, bench.engine(build_algorithm(bench.settings)).attention, arguments.length, batch
+        ),
+    }
+    times = interleave(
+        {name: lambda a=arm: a.step_ms(arguments.steps) for name, arm in arms.items()},
+        arguments.rounds,
+    )
+    return times, {name: facts_of(arm) for name, arm in arms.items()}
+
+
+if __name__ == "__main__":
+    main()

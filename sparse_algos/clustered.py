@@ -1,0 +1,110 @@
+"""What a retriever over clusters is: partitions of similar keys, wherever their tokens stand."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparse_algos.base import (
+    PartitionKind,
+    Retriever,
+    Selection,
+    Steady,
+    Summaries,
+    Visible,
+    check_count,
+    reduce_group,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterRetriever(Retriever):
+    """Tokens between the sinks and the recents are in clusters, formed once and then kept.
+
+    cluster_tokens: mean tokens of a cluster; rebuild_every: once this many tokens stand between
+    the last clusters and the recents, they form clusters of their own. Until then they are read
+    like the recents, the newest of them first if they exceed the budget.
+    """
+
+    cluster_tokens: int
+    rebuild_every: int
+
+    kind: ClassVar[PartitionKind] = "cluster"
+
+    def __post_init__(self) -> None:
+        """See Retriever."""
+        check_count("algo.retrieve.cluster_tokens", self.cluster_tokens, least=1)
+        check_count("algo.retrieve.rebuild_every", self.rebuild_every, least=1)
+        super().__post_init__()
+
+    @property
+    def partition_size(self) -> int:
+        """A cluster of one token is the smallest."""
+        return 1
+
+    @property
+    def least_budget(self) -> int:
+        """Sinks, recents, and the tokens that wait for a cluster."""
+        return self.sinks + self.recents + self.rebuild_every
+
+    def most_partitions(self, num_tokens: int) -> int:
+        """See Retriever."""
+        return max(1, num_tokens // min(self.cluster_tokens, self.rebuild_every))
+
+    def due(self, stored: int, covered: int) -> range | None:
+        """Tokens to form clusters of now; None if too few wait. `covered`: see Clusters."""
+        waiting = range(max(covered, self.sinks), stored - self.recents)
+        return waiting if len(waiting) >= self.rebuild_every else None
+
+    def num_clusters(self, num_tokens: int) -> int:
+        """Clusters of so many tokens, some of which may turn out empty."""
+        return max(1, num_tokens // self.cluster_tokens)
+
+    @abstractmethod
+    def cluster(self, keys_RTD: Tensor) -> Tensor:
+        """The cluster of each token, int64 [R, T], below `num_clusters(T)`; rows are apart."""
+
+    @abstractmethod
+    def summarise(self, keys_RTD: Tensor, labels_RT: Tensor, num_clusters: int) -> Summaries:
+        """Summaries of the clusters, [R, P, ...]; those of empty ones are finite."""
+
+    def build(self, keys_NSD: Tensor, live_NS: Tensor) -> Summaries:
+        """See Retriever: the live tokens of each partition are one cluster."""
+        keys_NSD = keys_NSD.masked_fill(~live_NS.unsqueeze(-1), 0)
+        both = self.summarise(keys_NSD, (~live_NS).long(), 2)
+        return {name: one[:, 0] for name, one in both.items()}
+
+    def append(self, old: Summaries, count_N: Tensor, key_ND: Tensor) -> Summaries:
+        """Nothing is added to a cluster."""
+        raise NotImplementedError("clusters are formed at once; new tokens form new ones")
+
+    def select(self, scores_RGP: Tensor, visible: Visible) -> Selection:
+        """The best clusters that fit the budget beside sinks and newest tokens, best first."""
+        assert visible.clusters is not None, "clusters are chosen by their sizes"
+        sizes_RP, covered_R = visible.clusters
+        allowed_R = self._allowed(visible.num_tokens_R)
+        steady = self._steady(visible.num_tokens_R, covered_R, allowed_R)
+        room_R = allowed_R - steady.sinks_R - (visible.num_tokens_R - steady.tail_R)
+        absent_R1P = (sizes_RP == 0).unsqueeze(1)
+        scores_RP = reduce_group(scores_RGP.masked_fill(absent_R1P, -torch.inf), self.group_reduce)
+        columns = min(self.most_tokens(visible.longest), scores_RP.shape[1])
+        best = scores_RP.topk(columns, dim=1)
+        taken_RC = sizes_RP.gather(1, best.indices).cumsum(dim=1)
+        valid_RC = (taken_RC <= room_R.unsqueeze(1)) & (best.values > -torch.inf)
+        partitions_RC = best.indices.masked_fill(~valid_RC, scores_RP.shape[1])
+        partitions_RC, order_RC = partitions_RC.sort(dim=1)
+        return Selection(partitions_RC, valid_RC.gather(1, order_RC), steady)
+
+    def _allowed(self, num_tokens_R: Tensor) -> Tensor:
+        if isinstance(self.budget_tokens, int):
+            return torch.full_like(num_tokens_R, self.budget_tokens)
+        # In float64, as most_tokens counts.
+        share_R = (num_tokens_R.double() * self.budget_tokens).ceil().long()
+        return share_R.clamp(min=self.least_budget)
+
+    def _steady(self, num_tokens_R: Tensor, covered_R: Tensor, allowed_R: Tensor) -> Steady:
+        sinks_R = num_tokens_R.clamp(max=self.sinks)
+        newest_R = num_tokens_R - (allowed_R - sinks_R)
+        return Steady(sinks_R, torch.maximum(torch.maximum(covered_R, sinks_R), newest_R))
