@@ -14,7 +14,8 @@ from backends.chunk_attention import ChunkAttention
 from backends.index import Index
 from memory_tiers.base import PageSelection
 from memory_tiers.manager import CacheManager
-from sparse_algos.base import Algorithm
+from memory_tiers.trace_recorder import TraceRecorder
+from sparse_algos.base import Algorithm, Selection
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class PagedAttention:
         self.index = index
         self.kernel = kernel
         self.rules = rules
+        self.recorder: TraceRecorder | None = None
         self._size = memory.geometry.page_tokens
         self._prefetch = prefetch and len(memory.levels) > 1
         self._last_pages: dict[int, Tensor] = {}
@@ -69,6 +71,7 @@ class PagedAttention:
     ) -> Tensor:
         """A chunk of one sequence that sees everything before it: [M, H, D]."""
         assert len(batch.slots) == 1
+        self._record(layer, batch, None)
         self.store(layer, batch, key_MKD, value_MKD)
         window = self.rules.window_of(layer)
         chunk = ChunkAttention(self.memory, self.kernel)
@@ -95,9 +98,10 @@ class PagedAttention:
             attended = self._decode(index, layer, batch, query_NGD, scale)
         else:
             if index is None:
-                pages = batch.every_page(layer, self.rules.window_of(layer))
+                selection, pages = None, batch.every_page(layer, self.rules.window_of(layer))
             else:
-                pages = index.select(layer, batch, query_NGD).pages
+                selection, pages = index.select(layer, batch, query_NGD)
+            self._record(layer, batch, selection)
             self._count_read(batch, pages)
             attended = self._attend_in_waves(query_NGD, pages, scale, shared=batch.new > 1)
         out_BKMGD = attended.out.view(query_BKMGD.shape)
@@ -129,9 +133,16 @@ class PagedAttention:
 
     def release(self, slot: int) -> None:
         """Forget a sequence."""
+        if self.recorder is not None:
+            self.recorder.end(slot)
         self.memory.release(slot)
         if self.index is not None:
             self.index.release(slot)
+
+    def _record(self, layer: int, batch: Batch, selection: Selection | None) -> None:
+        if self.recorder is not None:
+            phase = self.memory.counters.phase
+            self.recorder.record(phase, layer, batch.slots, batch.stored, batch.new, selection)
 
     def _index_of(self, layer: int) -> Index | None:
         return self.index if layer not in self.rules.dense_layers else None
@@ -149,13 +160,16 @@ class PagedAttention:
     ) -> Attended:
         """Decode rows, in one call where the kernel can and every page is in the fast tier."""
         fused = self.kernel.fused
-        step = index.step_inputs(layer, batch, query_RGD, scale, trace=False) if fused else None
+        trace = self.recorder is not None
+        step = index.step_inputs(layer, batch, query_RGD, scale, trace=trace) if fused else None
         if step is None:
-            pages = index.select(layer, batch, query_RGD).pages
+            selection, pages = index.select(layer, batch, query_RGD)
+            self._record(layer, batch, selection)
             self._count_read(batch, pages)
             return self._attend_at_once(layer, query_RGD, pages, scale)
         done = self.kernel.decode_step(step)
         pages = PageSelection(done.indptr_R1, done.pages_N, done.live_N, done.wanted)
+        self._record(layer, batch, done.partitions)
         self._count_read(batch, pages)
         if done.attended is None:
             return self._attend_at_once(layer, query_RGD, pages, scale)

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.settings import Component, Settings
 from memory_tiers.base import PartitionMapper, options
-from sparse_algos.base import Algorithm
+from sparse_algos.base import Algorithm, PartitionKind
 
 PACKAGES = ("harness", "backends", "memory_tiers", "sparse_algos")
 
@@ -52,19 +52,25 @@ def build_algorithm(settings: Settings) -> Algorithm:
 
 def build_mapper(settings: Settings, algorithm: Algorithm) -> PartitionMapper:
     """The first mapper that can place the algorithm's partitions."""
-    mappers = [build(one, "partition.mappers") for one in settings.partition.mappers]
-    retrieve = algorithm.retrieve
+    if (retrieve := algorithm.retrieve) is None:
+        first: PartitionMapper = build(settings.partition.mappers[0], "partition.mappers")
+        return first
+    return mapper_for(settings, algorithm.name, retrieve.kind, retrieve.partition_size)
+
+
+def mapper_for(
+    settings: Settings, algorithm_name: str, kind: PartitionKind, partition_size: int
+) -> PartitionMapper:
+    """The first mapper that can place such partitions; raises ValueError when none can."""
     refusals = []
-    for mapper in mappers:
-        refusal = retrieve and mapper.refusal(
-            retrieve.kind, retrieve.partition_size, settings.partition.page_tokens
-        )
+    for component in settings.partition.mappers:
+        mapper: PartitionMapper = build(component, "partition.mappers")
+        refusal = mapper.refusal(kind, partition_size, settings.partition.page_tokens)
         if not refusal:
-            found: PartitionMapper = mapper
-            return found
+            return mapper
         refusals.append(refusal)
     raise ValueError(
-        f"algo={algorithm.name} and partition={settings.partition.name} do not fit: "
+        f"algo={algorithm_name} and partition={settings.partition.name} do not fit: "
         f"{'; '.join(refusals)}; use partition=auto, with blocks that divide a page or are whole "
         "pages"
     )

@@ -24,8 +24,10 @@ from harness.recording import RunFacts, build_record
 from harness.settings import Settings
 from harness.system import assemble, choose_device, describe, load, tokenizer_path
 from harness.system_facts import system_facts
+from harness.tracing import recorder_for
 from harness.trial import run_interleaved, warm_up
 from harness.workload import Workload, make_workload, warmup_request
+from memory_tiers.trace_recorder import TraceRecorder
 from sparse_algos.base import Algorithm
 
 DENSE = Algorithm(name="dense", evict=None, retrieve=None)
@@ -43,6 +45,7 @@ class Prepared:
     plan: Plan
     kernel: AttentionKernel
     device: torch.device
+    recorder: TraceRecorder | None
 
     @property
     def algorithms(self) -> Mapping[str, Algorithm]:
@@ -71,6 +74,7 @@ class Progressed:
 def prepare(settings: Settings) -> Prepared:
     """Compose and check; raises ValueError of one line."""
     algorithm = build_algorithm(settings)
+    recorder = recorder_for(settings, algorithm)
     build_mapper(settings, algorithm)
     build(settings.cache.policy, "cache.policy")
     device = choose_device(settings.backend.device)
@@ -83,7 +87,7 @@ def prepare(settings: Settings) -> Prepared:
         tokenizer,
         protocol=settings.protocol.name,
         temperature=settings.protocol.temperature,
-        stop_ids=stop_ids(info.config),
+        stop_ids=frozenset() if settings.protocol.ignore_stop else stop_ids(info.config),
     )
     plan = preflight(settings, algorithm, info, workload, device)
     kernel = choose_kernel(
@@ -93,7 +97,7 @@ def prepare(settings: Settings) -> Prepared:
         head_dim=info.head_dim,
         page_size=plan.geometry.page_tokens,
     )
-    return Prepared(settings, algorithm, info, tokenizer, workload, plan, kernel, device)
+    return Prepared(settings, algorithm, info, tokenizer, workload, plan, kernel, device, recorder)
 
 
 def run_cell(
@@ -142,6 +146,7 @@ def _set_up(prepared: Prepared, done: Progressed) -> None:
         done.arms[name] = assemble(
             settings, algorithm, prepared.plan, info, done.model, prepared.kernel
         )
+    done.arms[prepared.algorithm.name].attention.recorder = prepared.recorder
 
 
 def _measure(prepared: Prepared, done: Progressed, console: Console) -> None:
@@ -152,6 +157,8 @@ def _measure(prepared: Prepared, done: Progressed, console: Console) -> None:
             workload, prepared.settings.load.warmup_tokens, prepared.info.config.vocab_size
         ),
     )
+    if prepared.recorder is not None:
+        prepared.recorder.start_measuring()
     rounds = run_interleaved(arms, workload, prepared.tokenizer, at_once=prepared.at_once)
     total = len(workload.items) * len(arms)
     with progress(total=total, unit="requests", console=console) as advance:

@@ -22,6 +22,7 @@ from harness.settings import validated
 from harness.store import write_record
 from harness.studies.base import Study
 from harness.table import render
+from harness.tracing import finished_trace, trace_path
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OK, USAGE, NOTHING, FAILED, INTERRUPTED = 0, 2, 3, 4, 130
@@ -63,6 +64,18 @@ def _run(config: DictConfig) -> int:
     record = run_cell(prepared, composed, overrides, sys.argv, console)
     path = write_record(record, Path(prepared.settings.results))
     render(record, console)
+    if prepared.recorder is not None and record.run.status == "ok":
+        trace = finished_trace(
+            prepared.recorder,
+            settings,
+            prepared.algorithm,
+            prepared.plan,
+            prepared.info,
+            record.system.model.parameters or 0,
+        )
+        where = trace_path(settings, path)
+        trace.save(where)
+        console.print(f"trace: {where}", soft_wrap=True, highlight=False, markup=False)
     console.print(str(path), soft_wrap=True, highlight=False, markup=False)
     return _exit_code(record)
 

@@ -74,7 +74,7 @@ def plan_for(
         row_pages += mapper.waste_pages(partitions)
         own_pages = mapper.own_pages(max_tokens, partitions, geometry.page_tokens)
     everything = sequences * geometry.num_layers * geometry.num_kv_heads * row_pages
-    frames = _frames(settings, geometry, everything)
+    frames = frames_by_tier(settings, geometry, everything)
     whole = settings.backend.prefill == "layer_segmented"
     chunk_tokens = max_tokens if whole else settings.backend.chunk_tokens
     plan = Plan(geometry, sequences, max_tokens, chunk_tokens, row_pages, own_pages, frames)
@@ -111,7 +111,8 @@ def _check_layers(settings: Settings, algorithm: Algorithm, model: ModelInfo) ->
         )
 
 
-def _frames(settings: Settings, geometry: KVGeometry, everything: int) -> dict[str, int]:
+def frames_by_tier(settings: Settings, geometry: KVGeometry, everything: int) -> dict[str, int]:
+    """Frames of each tier, where all KV together takes `everything` pages."""
     frames = {}
     for name, arena in settings.tier.arenas.items():
         if arena.size == "auto":

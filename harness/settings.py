@@ -103,9 +103,9 @@ class MetadataSettings(Strict):
 
 
 class BackendSettings(Strict):
-    """The embedded engine."""
+    """The embedded engine, or a replay of what one did."""
 
-    name: Literal["transformers"]
+    name: Literal["transformers", "replay"]
     device: Literal["auto", "cpu", "cuda"]
     kernel: Literal["auto", "torch", "cpu-cpp"]
     chunk_tokens: Positive
@@ -147,6 +147,21 @@ class ProtocolSettings(Strict):
 
     name: Literal["question_sparse", "question_dense"]
     temperature: float = Field(ge=0, allow_inf_nan=False)
+    ignore_stop: bool = False
+
+
+class TraceSettings(Strict):
+    """Whether selections are recorded, and the file of a trace."""
+
+    record: bool
+    path: str | None
+
+
+class HardwareSettings(Strict):
+    """A machine; profile: what the cost model knows of it, None where nothing is modelled."""
+
+    name: str
+    profile: Component | None
 
 
 class Named(Strict):
@@ -173,7 +188,8 @@ class Settings(Strict):
     load: LoadSettings
     protocol: ProtocolSettings
     logger: Named
-    hardware: Named
+    trace: TraceSettings
+    hardware: HardwareSettings
     results: str
 
 

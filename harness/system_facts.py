@@ -56,6 +56,8 @@ def _notes(settings: Settings, info: ModelInfo) -> list[str]:
     notes = []
     if "hbm" in settings.tier.levels and not torch.cuda.is_available():
         notes.append("no accelerator: the hbm tier is an arena of host memory, its copies are real")
+    if settings.trace.record:
+        notes.append("selections were recorded for a trace: the speeds include that")
     if info.windowed_layers:
         layers = sorted(info.windowed_layers)
         notes.append(f"layers with a sliding window of {info.window} tokens are dense: {layers}")

@@ -2,6 +2,10 @@
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Phase = Literal["prefill", "question", "decode"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 @dataclass
@@ -51,3 +55,12 @@ class Counters:
     def __post_init__(self) -> None:
         """Start in the prefill phase."""
         self.current = self.prefill
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that is being counted."""
+        return next(name for name in PHASES if getattr(self, name) is self.current)
+
+    def enter(self, phase: Phase) -> None:
+        """Count for this phase from now on."""
+        self.current = getattr(self, phase)

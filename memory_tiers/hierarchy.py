@@ -71,7 +71,8 @@ class Hierarchy:
         from_N = lower.frames(pages_N)
         lower.touch(from_N, pages_N)
         to_N = target.place(pages_N)
-        target.touch(to_N, pages_N)
+        if upper > 0:
+            target.touch(to_N, pages_N)
         return [Move(lower, from_N, target, to_N)]
 
     def _make_room(self, at: int, coming_N: Tensor, keep_N: Tensor) -> list[Move]:

@@ -143,7 +143,9 @@ class CacheManager:
         changed_N = self.fast.changed(victims_N)
         plan = FetchPlan(wanted_N, loads_N, absent_N[:0], victims_N, changed_N)
         self.counters.current.pages_prefetched += loads_N.numel()
-        self._hierarchy.mover.start(self._make_so(plan))
+        moves = self._make_so(plan)
+        self.fast.touch(self.fast.frames(loads_N), loads_N)
+        self._hierarchy.mover.start(moves)
 
     def write(
         self,

@@ -16,8 +16,9 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from sparse_algos.scores import GroupReduce, dot_scores, reduce_group
+
 PartitionKind = Literal["token", "block", "cluster"]
-GroupReduce = Literal["max", "mean", "mass"]
 Summaries = Mapping[str, Tensor]
 AMOUNTS = "give whole tokens (2048), or a share between 0 and 1 (0.05)"
 
@@ -246,24 +247,6 @@ class Retriever(ABC):
         same_budget = isinstance(self.budget_tokens, int) or visible.shortest == visible.longest
         enough = -(-visible.shortest // self.partition_size) >= columns
         return same_budget and enough and visible.alive_RP is None
-
-
-def dot_scores(summary_RPE: Tensor, query_RQE: Tensor) -> Tensor:
-    """Dot products of summary vectors with queries of one dtype, float32 [R, Q, P]."""
-    # Summaries first: torch streams them once, twice as fast as the other order.
-    scores_RPQ = torch.matmul(summary_RPE, query_RQE.transpose(1, 2))
-    return scores_RPQ.transpose(1, 2).float()
-
-
-def reduce_group(scores_RGP: Tensor, how: GroupReduce) -> Tensor:
-    """One score per row and partition, [R, P], from those of the query heads of a kv head."""
-    if how == "max":
-        return scores_RGP.amax(dim=1)
-    if how == "mean":
-        return scores_RGP.mean(dim=1)
-    # A row whose partitions are all masked would softmax to NaN; it selects nothing instead.
-    mass_RP = torch.nan_to_num(scores_RGP.softmax(dim=-1)).sum(dim=1)
-    return mass_RP.masked_fill(torch.isneginf(scores_RGP[:, 0]), -torch.inf)
 
 
 @dataclass(frozen=True, kw_only=True)

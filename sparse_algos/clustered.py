@@ -15,8 +15,8 @@ from sparse_algos.base import (
     Summaries,
     Visible,
     check_count,
-    reduce_group,
 )
+from sparse_algos.scores import reduce_group
 
 
 class Best(NamedTuple):

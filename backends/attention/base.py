@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from memory_tiers.base import TableView
-from sparse_algos.base import GroupReduce, Selection
+from sparse_algos.base import Selection
+from sparse_algos.scores import GroupReduce
 
 
 @dataclass(frozen=True)

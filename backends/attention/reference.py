@@ -14,7 +14,7 @@ from backends.attention.base import (
     merge,
 )
 from backends.attention.select_plain import partitions_of, select_plainly
-from sparse_algos.base import dot_scores
+from sparse_algos.scores import dot_scores
 
 # Rows that share one look at their mask: a block of a causal prompt skips the future of its last
 # row. Smaller blocks skip more, and the matrix products under them run slower.

@@ -52,9 +52,16 @@ class TransformersBackend(Backend):
     def step(self) -> list[TokenEvent]:
         """See Backend."""
         self.scheduler.prepare()
+        if (recorder := self.attention.recorder) is not None:
+            recorder.scheduled(
+                {one.slot: one.request.uid for one in self.scheduler.running},
+                frozenset(one.slot for one in self.scheduler.running if one.paused),
+            )
         decoding, pieces = self.scheduler.decoding, self.scheduler.pieces()
         logits_BV = self._forward(decoding, pieces)
         self._count(decoding, pieces)
+        if recorder is not None:
+            recorder.end_step()
         for running in decoding:
             running.stored += 1
         for piece in pieces:
