@@ -175,7 +175,8 @@ class PagedAttention:
             return self._attend_at_once(layer, query_RGD, pages, scale)
         self.memory.hit(done.pages_N, done.frames_N)
         self._prefetch_next(layer, done.pages_N, done.frames_N)
-        return done.attended
+        # The kernel's next step takes the same room.
+        return Attended(done.attended.out.clone(), done.attended.lse)
 
     def _attend_at_once(
         self, layer: int, query_NGD: Tensor, pages: PageSelection, scale: float

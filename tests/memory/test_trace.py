@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -112,6 +113,7 @@ def test_a_trace_plays_what_was_recorded_also_from_its_file(calls, tmp_path_fact
 class Witnessed(Quest):
     """Quest, which keeps what it selects."""
 
+    takes_best: ClassVar[bool] = False
     selected: list[list[list[int]]] = field(default_factory=list)
 
     def select(self, scores_RGP: torch.Tensor, visible: Visible) -> Selection:

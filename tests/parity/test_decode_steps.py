@@ -11,7 +11,7 @@ from backends.attention.base import FrameSelection, SelectRule, StepInputs, Step
 from backends.attention.cpu import Cpu
 from backends.attention.reference import Reference
 from memory_tiers import native
-from memory_tiers.base import Rows, TableView
+from memory_tiers.base import Layout, Rows, TableView
 from memory_tiers.native import UnavailableError
 from memory_tiers.partition.identity import Identity
 from memory_tiers.partition.token import Token
@@ -247,7 +247,8 @@ def test_a_step_selects_as_retriever_and_mapper_do(name, how):
         visible = Visible(step.num_tokens_R, 2300, shortest=90)
         selection = retrieve.select(scores_RQP, visible)
         rows = Rows(step.first_page_R, step.num_tokens_R, 2300)
-        pages = mapper.to_pages(selection, rows, SHAPE.page_tokens, None)
+        layout = Layout(page_tokens=SHAPE.page_tokens, partition_size=size)
+        pages = mapper.to_pages(selection, rows, layout)
         assert outcome.wanted == pages.wanted
         for name_of in ("indptr_R1", "pages_N", "live_N"):
             assert torch.equal(getattr(outcome, name_of), getattr(pages, name_of))
