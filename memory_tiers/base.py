@@ -201,14 +201,15 @@ class FrameTable(ABC):
 
 @dataclass(frozen=True)
 class FetchPlan:
-    """What has to move so that pages are in the fast tier; pure data, all of it page ids.
+    """What has to move so that pages are in the fast tier; pure data, page ids but for frames_N.
 
-    wanted_N: the pages asked for; loads_N: those to be copied up; fresh_N: those without content
-    yet, which only get a frame; victims_N: pages that leave the fast tier; dirty_N: the victims
-    whose content exists nowhere else.
+    wanted_N: the pages asked for; frames_N: where they are now, NOWHERE for those absent; loads_N:
+    those to be copied up; fresh_N: those without content yet, which only get a frame; victims_N:
+    pages that leave the fast tier; dirty_N: the victims whose content exists nowhere else.
     """
 
     wanted_N: Tensor
+    frames_N: Tensor
     loads_N: Tensor
     fresh_N: Tensor
     victims_N: Tensor

@@ -43,7 +43,7 @@ class Level:
         device = table.device
         self.page_of_F = torch.full((tier.num_frames,), NOWHERE, device=device)
         self.changed_F = torch.zeros(tier.num_frames, dtype=torch.bool, device=device)
-        self._none_F = torch.zeros_like(self.changed_F)
+        self._none_F1 = torch.zeros(tier.num_frames + 1, dtype=torch.bool, device=device)
         self._pages = pages
         self.owner_F = torch.zeros_like(self.page_of_F)
         self.held_B = torch.zeros(pages.num_sequences if pages else 0, dtype=torch.int64)
@@ -109,4 +109,7 @@ class Level:
 
     def mask(self, frames_N: Tensor) -> Tensor:
         """Which frames these are, bool [F]; an entry NOWHERE is none."""
-        return self._none_F.index_fill(0, frames_N[frames_N != NOWHERE], True)
+        # NOWHERE is -1, the place behind the last frame.
+        marked_F1 = self._none_F1.clone()
+        marked_F1[frames_N] = True
+        return marked_F1[:-1]

@@ -95,11 +95,12 @@ class CacheManager:
         absent_N = wanted_N[frame_N == NOWHERE]
         none_N = absent_N[:0]
         if absent_N.numel() == 0:
-            return FetchPlan(wanted_N, none_N, none_N, none_N, none_N)
+            return FetchPlan(wanted_N, frame_N, none_N, none_N, none_N, none_N)
         stored_N = self._hierarchy.stored_below(absent_N)
         victims_N = self._victims(absent_N, wanted_N, frame_N)
         return FetchPlan(
             wanted_N,
+            frame_N,
             absent_N[stored_N],
             absent_N[~stored_N],
             victims_N,
@@ -111,10 +112,19 @@ class CacheManager:
         self._hierarchy.mover.settle()
         if plan.loads_N.numel() + plan.fresh_N.numel() + plan.victims_N.numel():
             self._hierarchy.mover.run(self._make_so(plan))
-        frames_N = self.fast.frames(plan.wanted_N)
+        frames_N = self._frames_after(plan)
         if len(self.levels) > 1:
             self.fast.touch(frames_N, plan.wanted_N)
         return ReadyPages(frames_N)
+
+    def _frames_after(self, plan: FetchPlan) -> Tensor:
+        """Frames of the wanted pages, looked up again only where they came to be."""
+        arrived = plan.loads_N.numel() + plan.fresh_N.numel()
+        if arrived == 0:
+            return plan.frames_N
+        at_N = (plan.frames_N == NOWHERE).nonzero().squeeze(1)
+        found_N = self.fast.frames(plan.wanted_N[at_N])
+        return plan.frames_N.index_copy(0, at_N, found_N)
 
     def fetch(self, wanted_N: Tensor, *, mandatory: bool = False) -> ReadyPages:
         """Plan and execute a read, and count its hits; mandatory: pages of a decode step."""
@@ -141,7 +151,7 @@ class CacheManager:
         victims_N = self.fast.victims(absent_N.numel() - self.fast.num_free, pinned_N)
         loads_N = absent_N[: self.fast.num_free + victims_N.numel()]
         changed_N = self.fast.changed(victims_N)
-        plan = FetchPlan(wanted_N, loads_N, absent_N[:0], victims_N, changed_N)
+        plan = FetchPlan(wanted_N, frame_N, loads_N, absent_N[:0], victims_N, changed_N)
         self.counters.current.pages_prefetched += loads_N.numel()
         moves = self._make_so(plan)
         self.fast.touch(self.fast.frames(loads_N), loads_N)

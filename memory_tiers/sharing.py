@@ -65,24 +65,36 @@ class Sharing:
         assert self._rule is not None and self.budget_B is not None and fast.owner_F is not None
         coming_B = torch.bincount(self._table.sequences_of(absent_N), minlength=len(self.budget_B))
         over_B = (fast.held_B + coming_B - self.budget_B).clamp(min=0)
-        count = int(over_B.sum()) if self._rule.strict else min(short, int(over_B.sum()))
         barred_F = fast.mask(pinned_N)
-        chosen = []
+        if self._rule.strict:
+            frames_V = self._exactly(fast, over_B, barred_F)
+        else:
+            frames_V = fast.rank(short, self._within_budget(fast, over_B) | barred_F)
+        if frames_V.numel() < short:
+            rest_F = barred_F.index_fill(0, frames_V, True)
+            frames_V = torch.cat((frames_V, fast.rank(short - frames_V.numel(), rest_F)))
+        return fast.page_of_F[frames_V]
+
+    def _exactly(self, fast: Level, over_B: Tensor, barred_F: Tensor) -> Tensor:
+        """As many frames of each sequence as it is over its budget, where they may go."""
+        chosen = [barred_F.nonzero()[:0].squeeze(1)]
         for _ in range(ROUNDS):
+            count = int(over_B.sum())
             if count <= 0:
                 break
-            frames_V = fast.rank(count, barred_F | (over_B == 0)[fast.owner_F])
+            frames_V = fast.rank(count, barred_F | self._within_budget(fast, over_B))
             owner_V = fast.owner_F[frames_V]
             within_V = _rank_in_group(owner_V) < over_B[owner_V]
             frames_V = frames_V[within_V]
-            over_B -= torch.bincount(owner_V[within_V], minlength=len(over_B))
+            over_B = over_B - torch.bincount(owner_V[within_V], minlength=len(over_B))
             barred_F = barred_F.index_fill(0, frames_V, True)
-            count -= frames_V.numel()
             chosen.append(frames_V)
-        taken = sum(frames_V.numel() for frames_V in chosen)
-        if taken < short:
-            chosen.append(fast.rank(short - taken, barred_F))
-        return fast.page_of_F[torch.cat(chosen)] if chosen else absent_N[:0]
+        return torch.cat(chosen)
+
+    def _within_budget(self, fast: Level, over_B: Tensor) -> Tensor:
+        """Frames of sequences that hold no more than they may, bool [F], or [1] where none does."""
+        within_B = over_B == 0
+        return within_B[fast.owner_F] if bool(within_B.any()) else within_B[:1]
 
     def _share(self, num_frames: int) -> None:
         if self._rule is not None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from memory_tiers.tables.segments import GROUP, Segments
+from memory_tiers.tables.segments import GROUP, Segments, SegmentsView
 
 
 class PagedColumn:
@@ -23,6 +23,10 @@ class PagedColumn:
         """Set the values of pages, each named once."""
         self._segments.write(pages_N, values_N)
 
+    def reserve(self, pages_N: Tensor) -> None:
+        """Make sure that these pages have a place."""
+        self._segments.reserve(pages_N)
+
     def release(self, pages_N: Tensor) -> None:
         """Give back the memory of whole groups; their pages have the value `fill` again.
 
@@ -33,6 +37,10 @@ class PagedColumn:
         first_U = pages_N.view(-1, GROUP)[:, 0]
         assert not (first_U & (GROUP - 1)).any(), "these pages are no whole groups"
         self._segments.release(first_U >> 6)
+
+    def view(self) -> SegmentsView:
+        """The column as it lies in memory, for compiled code; valid until the next update."""
+        return self._segments.view()
 
     def num_bytes(self) -> dict[str, int]:
         """Bytes allocated now: `directory`, `segments` in use, and `reserved` beyond them."""

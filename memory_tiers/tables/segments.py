@@ -1,12 +1,23 @@
 """Values by address in segments of 64 that are there only while something is kept in them."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 GROUP = 64
 FILL_SEGMENT = 0
+
+
+class SegmentsView(NamedTuple):
+    """How segments lie in memory.
+
+    directory_G: int32 [G], a group's place in the pool, 0 where it has none; pool_NE [N, 64, ...].
+    """
+
+    directory_G: Tensor
+    pool_NE: Tensor
 
 
 class Segments:
@@ -36,11 +47,15 @@ class Segments:
 
     def write(self, addresses_N: Tensor, values_N: Tensor) -> None:
         """Set values, each address named once; segments come to be where there are none."""
+        self.reserve(addresses_N)
+        self._pool_NE.view(-1, *self._pool_NE.shape[2:])[self._places(addresses_N)] = values_N
+
+    def reserve(self, addresses_N: Tensor) -> None:
+        """Make sure that these addresses have a place; new ones hold the fill."""
         group_N = addresses_N >> 6
         absent_U = group_N[self._directory_G[group_N] == FILL_SEGMENT].unique()
         self._reserve(absent_U)
         self._pool_NE[self._directory_G[absent_U].long()] = self._fill
-        self._pool_NE.view(-1, *self._pool_NE.shape[2:])[self._places(addresses_N)] = values_N
 
     def write_groups(self, groups_U: Tensor, values_UE: Tensor) -> None:
         """Set all 64 values of groups, each named once: [U, 64, ...]."""
@@ -52,6 +67,10 @@ class Segments:
         segments_U = self._directory_G[groups_U]
         self._free = torch.cat((self._free, segments_U[segments_U != FILL_SEGMENT]))
         self._directory_G[groups_U] = FILL_SEGMENT
+
+    def view(self) -> SegmentsView:
+        """Directory and pool as they lie in memory; valid until the next update."""
+        return SegmentsView(self._directory_G, self._pool_NE)
 
     def num_bytes(self) -> dict[str, int]:
         """Bytes allocated now: `directory`, `segments` in use, and `reserved` beyond them."""
