@@ -210,6 +210,7 @@ def _arm_result(
             "device": str(prepared.device),
             "sequences": prepared.plan.sequences,
             "frames": dict(prepared.plan.frames),
+            "tiers": {tier.name: tier.facts for tier in arm.attention.memory.tiers},
             "page_tables": arm.attention.memory.peak_tables,
             "preempted": arm.scheduler.num_preempted,
             "tier_bytes": {

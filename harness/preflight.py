@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from backends.transformers.loading import ModelInfo
-from harness.build import build_mapper
+from harness.build import build_mapper, find
 from harness.settings import Settings
 from harness.sizes import format_size
 from harness.workload import Workload
@@ -45,7 +45,22 @@ def preflight(
 ) -> Plan:
     """Compare what is asked with what is there; raises ValueError of one line."""
     _check_context(model, workload)
-    return plan_for(settings, algorithm, model, workload.most_tokens, device)
+    plan = plan_for(settings, algorithm, model, workload.most_tokens, device)
+    _check_tiers(settings, plan, num_arms=1 if algorithm.is_dense else 2)
+    return plan
+
+
+def _check_tiers(settings: Settings, plan: Plan, *, num_arms: int) -> None:
+    geometry, levels = plan.geometry, settings.tier.levels
+    if levels[0] == "cpu" and geometry.device.type != "cpu":
+        raise ValueError(
+            f"tier={settings.tier.name} lets attention read host memory, the model runs on "
+            f"{geometry.device.type}; use backend.device=cpu, or tier=hbm+cpu"
+        )
+    for name in levels:
+        arena = settings.tier.arenas[name]
+        num_bytes = num_arms * plan.frames[name] * geometry.page_bytes
+        find(arena, f"tier.{name}").check(name, num_bytes, geometry.device, **arena.arguments)
 
 
 def plan_for(

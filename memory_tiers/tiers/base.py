@@ -1,6 +1,7 @@
 """What a tier is: frames for pages on one kind of memory, and a stack of the free ones."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,20 @@ class Tier(ABC):
     """
 
     pool_FPSD: Tensor | None = None
+
+    @classmethod
+    def check(  # noqa: B027
+        cls, name: str, num_bytes: int, device: torch.device, **settings: Any
+    ) -> None:
+        """Refuse with a ValueError what a tier of so many bytes could not serve; takes nothing.
+
+        device: of the model; settings: those of the constructor.
+        """
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was really set up, for the record."""
+        return {}
 
     def __init__(self, name: str, num_frames: int, geometry: KVGeometry) -> None:
         """All frames are free; their ids live on the device of the model."""

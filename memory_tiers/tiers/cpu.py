@@ -1,6 +1,7 @@
 """Host memory below the accelerator."""
 
 import weakref
+from typing import Any
 
 import torch
 
@@ -20,6 +21,11 @@ class HostMemory(Arena):
         self.pinned = geometry.device.type == "cuda" and num_frames > 0
         if self.pinned:
             self._pin()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See Tier."""
+        return {"pinned": self.pinned}
 
     def close(self) -> None:
         """See Tier."""

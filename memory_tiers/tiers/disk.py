@@ -1,7 +1,9 @@
 """A file on disk below host memory: one per engine, checked page by page."""
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +54,30 @@ class Disk(Tier):
         self.in_flight = in_flight
         self._requests = _requests(self._file.fd, num_frames, self.frame_bytes, in_flight)
         self.implementation = self._requests.name
+
+    @classmethod
+    def check(cls, name: str, num_bytes: int, device: torch.device, **settings: Any) -> None:
+        """See Tier: whether the folder's disk has room, and whether the settings make sense."""
+        _check(name, settings["direct"], settings["in_flight"])
+        folder = Path(settings["path"]).absolute()
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        if num_bytes > free:
+            raise ValueError(
+                f"tier.{name}.size asks for {num_bytes} bytes in {settings['path']!r}, over all "
+                f"arms, {free} are free; lower tier.{name}.size or backend.max_batch, or name a "
+                f"roomier folder in tier.{name}.path"
+            )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See Tier."""
+        return {
+            "direct": self.direct,
+            "in_flight": self.in_flight,
+            "implementation": self.implementation,
+        }
 
     def read_into(self, frames_N: Tensor, pool_FPSD: Tensor, to_N: Tensor) -> None:
         """See Tier."""
