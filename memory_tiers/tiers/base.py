@@ -31,10 +31,8 @@ class Tier(ABC):
 
     pool_FPSD: Tensor | None = None
 
-    @classmethod
-    def check(  # noqa: B027
-        cls, name: str, num_bytes: int, device: torch.device, **settings: Any
-    ) -> None:
+    @classmethod  # noqa: B027
+    def check(cls, name: str, num_bytes: int, device: torch.device, **settings: Any) -> None:
         """Refuse with a ValueError what a tier of so many bytes could not serve; takes nothing.
 
         device: of the model; settings: those of the constructor.
