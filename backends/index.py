@@ -71,7 +71,8 @@ class Index:
         size = self.retrieve.partition_size
         rows_R = batch.index_rows(layer)
         if batch.starts_any(size * SEGMENT):
-            self.store.reserve(rows_R, -(-batch.longest // size))
+            last_R = torch.div(batch.stored_R + batch.new - 1, size, rounding_mode="trunc")
+            self.store.reserve(rows_R, -(-batch.longest // size), last_R + 1)
         if batch.new > 1:
             self._build(layer, batch)
             return

@@ -81,10 +81,19 @@ class SummaryStore:
         slot_N = partitions_N % SEGMENT
         return {name: pool[segment_N, slot_N] for name, pool in self._pools.items()}
 
-    def reserve(self, rows_R: Tensor, num_partitions: int) -> None:
-        """Make sure that the first `num_partitions` of each row can be written."""
+    def reserve(
+        self, rows_R: Tensor, num_partitions: int, partitions_R: Tensor | None = None
+    ) -> None:
+        """Make sure that the first `num_partitions` of each row can be written.
+
+        partitions_R: how many of each row, where they differ; none above `num_partitions`.
+        """
         width = -(-num_partitions // SEGMENT)
-        row_N, column_N = (self._directory_RW[rows_R, :width] < 0).nonzero(as_tuple=True)
+        absent_RW = self._directory_RW[rows_R, :width] < 0
+        if partitions_R is not None:
+            start_W = torch.arange(width, device=rows_R.device) * SEGMENT
+            absent_RW &= start_W < partitions_R.unsqueeze(1)
+        row_N, column_N = absent_RW.nonzero(as_tuple=True)
         if row_N.numel():
             self._directory_RW[rows_R[row_N], column_N] = self._allocate(row_N.numel())
 

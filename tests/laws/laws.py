@@ -212,6 +212,23 @@ def assert_summaries_are_given_back(system: System) -> None:
     assert 0 < peaks[0] == peaks[-1], f"segments in use: {peaks}"
 
 
+def assert_summaries_follow_each_length(system: System) -> None:
+    """A short sequence takes no more of the index beside a long one."""
+    index = system.attention.index.store
+    peaks = []
+    for lengths in ((LENGTHS["long"],), (3,), (LENGTHS["long"], 3)):
+        index.peak_segments = 0
+        uids = [f"{number} of {lengths}" for number in range(len(lengths))]
+        for uid, length in zip(uids, lengths, strict=True):
+            system.context(uid, length)
+        for _ in range(8):
+            system.decode(*uids)
+        peaks.append(index.peak_segments)
+        for uid in uids:
+            system.release(uid)
+    assert 0 < peaks[2] == peaks[0] + peaks[1], f"segments in use: {peaks}"
+
+
 def assert_reads_are_counted(system: System) -> None:
     """Pages and bytes read are what the kernel was told to read."""
     count = system.memory.counters.current

@@ -22,6 +22,7 @@ from tests.laws.laws import (
     assert_reads_are_counted,
     assert_same_answers,
     assert_summaries_are_given_back,
+    assert_summaries_follow_each_length,
     assert_within_budget,
     converse,
     replay_alone,
@@ -210,6 +211,11 @@ def test_a_reused_slot_shows_no_trace_of_its_last_sequence(algo, partition):
 @pytest.mark.parametrize("algo", RETRIEVING)
 def test_a_sequence_that_left_gives_back_its_summaries(algo):
     assert_summaries_are_given_back(build_system(settings_of(algo), SHAPE, TIGHT_BUDGET))
+
+
+def test_a_short_sequence_takes_no_more_of_the_index_beside_a_long_one():
+    system = build_system(settings_of("oracle_topk"), SHAPE, TIGHT_BUDGET)
+    assert_summaries_follow_each_length(system)
 
 
 @placements
