@@ -1,15 +1,27 @@
 """How the sequences that run share the fast tier: working sets, budgets, and who gives way."""
 
+import ctypes
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from memory_tiers.budgets.base import BudgetRule
 from memory_tiers.level import Level
+from memory_tiers.native import UnavailableError, load_library
 from memory_tiers.page_table import PageTable
 from memory_tiers.working_set import WorkingSets
 
-# Rounds in which victims are sought; a policy may name too many of one sequence at first.
-ROUNDS = 3
+# Rounds in which victims are sought, and how many times too many are asked for: a policy may name
+# too many of one sequence at first.
+ROUNDS, SPARE = 3, 4
+SOURCE = Path(__file__).with_name("sharing.cpp")
+ARGUMENTS = [
+    ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_void_p,
+]  # fmt: skip
 
 
 class Sharing:
@@ -22,6 +34,7 @@ class Sharing:
         self._working_sets = WorkingSets(table, window)
         self.running_B = torch.zeros(table.num_sequences, dtype=torch.bool, device=table.device)
         self.budget_B: Tensor | None = None
+        self._none_N = torch.empty(0, dtype=torch.int64, device=table.device)
 
     @property
     def has_budgets(self) -> bool:
@@ -66,29 +79,27 @@ class Sharing:
         coming_B = torch.bincount(self._table.sequences_of(absent_N), minlength=len(self.budget_B))
         over_B = (fast.held_B + coming_B - self.budget_B).clamp(min=0)
         barred_F = fast.mask(pinned_N)
-        if self._rule.strict:
-            frames_V = self._exactly(fast, over_B, barred_F)
-        else:
-            frames_V = fast.rank(short, self._within_budget(fast, over_B) | barred_F)
+        over = int(over_B.sum())
+        count = over if self._rule.strict else min(short, over)
+        frames_V = self._above_budget(fast, over_B, barred_F, count)
         if frames_V.numel() < short:
             rest_F = barred_F.index_fill(0, frames_V, True)
             frames_V = torch.cat((frames_V, fast.rank(short - frames_V.numel(), rest_F)))
         return fast.page_of_F[frames_V]
 
-    def _exactly(self, fast: Level, over_B: Tensor, barred_F: Tensor) -> Tensor:
-        """As many frames of each sequence as it is over its budget, where they may go."""
-        chosen = [barred_F.nonzero()[:0].squeeze(1)]
+    def _above_budget(self, fast: Level, over_B: Tensor, barred_F: Tensor, count: int) -> Tensor:
+        """At most `count` frames, of no sequence more than it is over its budget."""
+        chosen = [self._none_N]
         for _ in range(ROUNDS):
-            count = int(over_B.sum())
             if count <= 0:
                 break
-            frames_V = fast.rank(count, barred_F | self._within_budget(fast, over_B))
-            owner_V = fast.owner_F[frames_V]
-            within_V = _rank_in_group(owner_V) < over_B[owner_V]
-            frames_V = frames_V[within_V]
-            over_B = over_B - torch.bincount(owner_V[within_V], minlength=len(over_B))
-            barred_F = barred_F.index_fill(0, frames_V, True)
-            chosen.append(frames_V)
+            # More than are needed: some are of sequences that have given enough.
+            frames_V = fast.rank(SPARE * count, barred_F | self._within_budget(fast, over_B))
+            taken_V, over_B = take_within(frames_V, fast.owner_F, over_B, count)
+            count -= taken_V.numel()
+            chosen.append(taken_V)
+            if count > 0:
+                barred_F = barred_F.index_fill(0, taken_V, True)
         return torch.cat(chosen)
 
     def _within_budget(self, fast: Level, over_B: Tensor) -> Tensor:
@@ -101,10 +112,46 @@ class Sharing:
             self.budget_B = self._rule.frames(num_frames, self.working_set_B, self.running_B)
 
 
-def _rank_in_group(group_N: Tensor) -> Tensor:
-    """The place of each entry among those of its group, in the order given."""
-    order_N = group_N.argsort(stable=True)
-    sorted_N = group_N[order_N]
-    first_N = torch.searchsorted(sorted_N, sorted_N)
-    place_N = torch.arange(len(group_N), device=group_N.device) - first_N
-    return torch.empty_like(place_N).index_copy_(0, order_N, place_N)
+class Taken(NamedTuple):
+    """Frames taken, and what each owner still has to give."""
+
+    frames_N: Tensor
+    left_B: Tensor
+
+
+def take_within(frames_V: Tensor, owner_F: Tensor, left_B: Tensor, count: int) -> Taken:
+    """The first `count` frames in order, of each owner no more than it has to give."""
+    entry = compiled_take()
+    if entry is None or not frames_V.is_cpu:
+        return take_by_torch(frames_V, owner_F, left_B, count)
+    left_B, taken_N = left_B.clone(), torch.empty_like(frames_V)
+    tensors = (owner_F, left_B)
+    num = entry(
+        frames_V.data_ptr(), len(frames_V), *(one.data_ptr() for one in tensors), count,
+        taken_N.data_ptr(),
+    )  # fmt: skip
+    return Taken(taken_N[:num], left_B)
+
+
+def take_by_torch(frames_V: Tensor, owner_F: Tensor, left_B: Tensor, count: int) -> Taken:
+    """What `take_within` does, on any device: the oracle of the compiled way."""
+    owner_V = owner_F[frames_V]
+    order_V = owner_V.argsort(stable=True)
+    sorted_V = owner_V[order_V]
+    place_V = torch.arange(len(owner_V), device=owner_V.device)
+    place_V -= torch.searchsorted(sorted_V, sorted_V)
+    within_V = torch.empty_like(place_V).index_copy_(0, order_V, place_V) < left_B[owner_V]
+    taken_V = frames_V[within_V][:count]
+    return Taken(taken_V, left_B - torch.bincount(owner_F[taken_V], minlength=len(left_B)))
+
+
+@lru_cache
+def compiled_take() -> Callable[..., int] | None:
+    """The pass in C++; None where there is no compiler, and torch takes instead."""
+    try:
+        entry: Callable[..., int] = load_library("sharing", (SOURCE,), ()).take_within
+    except UnavailableError:
+        return None
+    entry.argtypes = ARGUMENTS  # type: ignore[attr-defined]
+    entry.restype = ctypes.c_int64  # type: ignore[attr-defined]
+    return entry

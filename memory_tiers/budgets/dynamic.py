@@ -13,7 +13,8 @@ from memory_tiers.budgets.base import BudgetRule
 class Dynamic(BudgetRule):
     """Shares in proportion to working sets, so that the rest is for those who reuse less.
 
-    A sequence that is not measured yet counts as the mean of the others.
+    A sequence that is not measured yet counts as the mean of the others. Working sets that do not
+    fit together get no budgets: the eviction policy does better than parts that serve nobody.
     """
 
     strict: ClassVar[bool] = False
@@ -27,5 +28,7 @@ class Dynamic(BudgetRule):
         else:
             mean = weight_B.sum() / known_B.sum()
             weight_B = torch.where(running_B & ~known_B, mean, weight_B)
+        if weight_B.sum() > num_frames:
+            return torch.full_like(working_set_B, num_frames)
         share_B = weight_B / weight_B.sum().clamp(min=1)
         return (share_B * num_frames).long()
