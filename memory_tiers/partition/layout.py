@@ -8,7 +8,7 @@ from torch import Tensor
 from memory_tiers.base import Rows, SlotRanges
 from memory_tiers.page_table import PageTable
 from memory_tiers.partition.clusters import ClusterMapper
-from memory_tiers.partition.offsets import PartitionOffsets
+from memory_tiers.tables.offsets import PartitionOffsets
 from sparse_algos.base import Clusters, Selection
 
 
@@ -35,7 +35,7 @@ class ClusterLayout:
     @property
     def num_bytes(self) -> int:
         """Bytes of the offset table and of what is kept beside it."""
-        return self._offsets.num_bytes + self._own_pages_R.nbytes
+        return sum(self._offsets.num_bytes().values()) + self._own_pages_R.nbytes
 
     def covered(self, layer: int, slot: int) -> Covered:
         """How far the clusters of a sequence reach."""
@@ -57,7 +57,7 @@ class ClusterLayout:
             first_KP += tokens.start
         before, count = self.covered(layer, slot).partitions, sizes_KP.shape[1]
         partition_P = torch.arange(before, before + count, device=rows_K.device)
-        self._offsets.write(rows_K, partition_P.expand_as(sizes_KP), SlotRanges(first_KP, sizes_KP))
+        self._offsets.put(rows_K, partition_P.expand_as(sizes_KP), first_KP, sizes_KP)
         self._covered[layer, slot] = Covered(tokens.stop, before + count)
         return first_KP
 
@@ -75,7 +75,7 @@ class ClusterLayout:
         assert selection.steady is not None and selection.valid_RC is not None
         chosen_RC = selection.partitions_RC.masked_fill(~selection.valid_RC, 0)
         chosen = self._offsets.read(rows_R, chosen_RC)
-        clusters = (chosen.first_RC, chosen.count_RC * selection.valid_RC)
+        clusters = (chosen.first_RC.long(), chosen.count_RC.long() * selection.valid_RC)
         sinks_R1, tail_R1 = (one.unsqueeze(1) for one in selection.steady)
         sinks = (torch.zeros_like(sinks_R1), sinks_R1)
         tail = (tail_R1, rows.num_tokens_R.unsqueeze(1) - tail_R1)

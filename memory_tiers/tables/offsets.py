@@ -31,8 +31,8 @@ class PartitionOffsets:
 
     def read(self, rows_R: Tensor, partitions_RC: Tensor) -> Extents:
         """Extents of partitions of each row, [R, C]."""
-        first_R1 = (rows_R * self._groups_per_row * GROUP).unsqueeze(1)
-        return Extents(*self._segments.read(first_R1 + partitions_RC).unbind(-1))
+        addresses_RC = self._addresses(rows_R, partitions_RC)
+        return Extents(*self._segments.read(addresses_RC).unbind(-1))
 
     def write(self, rows_R: Tensor, first_RP: Tensor, count_RP: Tensor) -> None:
         """Set partitions 0 .. P - 1 of these rows, each named once; those beyond are 0 and 0."""
@@ -44,6 +44,19 @@ class PartitionOffsets:
         groups_RW = self._groups(rows_R, whole_RP2.shape[1] // GROUP)
         self._segments.write_groups(groups_RW.flatten(), whole_RP2.view(-1, GROUP, 2))
 
+    def put(
+        self, rows_R: Tensor, partitions_RC: Tensor, first_RC: Tensor, count_RC: Tensor
+    ) -> None:
+        """Set partitions of rows, each named once; the others stay as they are."""
+        addresses_RC = self._addresses(rows_R, partitions_RC)
+        extents_RC2 = torch.stack((first_RC.int(), count_RC.int()), dim=-1)
+        self._segments.write(addresses_RC.flatten(), extents_RC2.flatten(0, 1))
+
+    def sizes(self, rows_R: Tensor, num_partitions: int) -> Tensor:
+        """Tokens of the first partitions of each row, int64 [R, P]."""
+        partition_P = torch.arange(num_partitions, device=rows_R.device)
+        return self.read(rows_R, partition_P.expand(len(rows_R), -1)).count_RC.long()
+
     def release(self, rows_R: Tensor) -> None:
         """Forget every partition of these rows, each named once, and give their segments back."""
         self._segments.release(self._groups(rows_R, self._groups_per_row).flatten())
@@ -51,6 +64,9 @@ class PartitionOffsets:
     def num_bytes(self) -> dict[str, int]:
         """Bytes allocated now: `directory`, `segments` in use, and `reserved` beyond them."""
         return self._segments.num_bytes()
+
+    def _addresses(self, rows_R: Tensor, partitions_RC: Tensor) -> Tensor:
+        return (rows_R * self._groups_per_row * GROUP).unsqueeze(1) + partitions_RC
 
     def _groups(self, rows_R: Tensor, num_groups: int) -> Tensor:
         """The first groups of each row, [R, W]."""

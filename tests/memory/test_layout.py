@@ -11,9 +11,9 @@ from torch import Tensor
 from memory_tiers.base import KVGeometry, SlotRanges
 from memory_tiers.page_table import PageTable
 from memory_tiers.partition.layout import ClusterLayout
-from memory_tiers.partition.offsets import PartitionOffsets
 from memory_tiers.partition.packed import Packed
 from memory_tiers.partition.padded import Padded
+from memory_tiers.tables.offsets import PartitionOffsets
 from tests.laws.configs import settings_of
 from tests.laws.laws import (
     LENGTHS,
@@ -85,10 +85,10 @@ def test_offsets_are_read_as_they_were_written_and_forgotten_when_released():
     offsets = PartitionOffsets(4, 8, torch.device("cpu"))
     rows_R, partitions_RC = torch.tensor([3, 1]), torch.tensor([[0, 5], [7, 2]])
     written = SlotRanges(torch.tensor([[4, 9], [1, 30]]), torch.tensor([[5, 1], [2, 7]]))
-    offsets.write(rows_R, partitions_RC, written)
+    offsets.put(rows_R, partitions_RC, *written)
     read = offsets.read(rows_R, partitions_RC)
-    assert torch.equal(read.first_RC, written.first_RC)
-    assert torch.equal(read.count_RC, written.count_RC)
+    assert torch.equal(read.first_RC.long(), written.first_RC)
+    assert torch.equal(read.count_RC.long(), written.count_RC)
     assert offsets.sizes(rows_R, 6).tolist() == [[5, 0, 0, 0, 0, 1], [0, 0, 7, 0, 0, 0]]
     offsets.release(rows_R[:1])
     assert offsets.sizes(rows_R, 8).sum(1).tolist() == [0, 9]
