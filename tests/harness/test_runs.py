@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,14 @@ def test_a_run_that_is_stopped_leaves_earlier_records_whole(
     overrides = ("task.num_samples=10", "task.length=1024", f"results={tmp_path}")
     command = [sys.executable, "harness/run.py", *overrides]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        # A shell starts what it leaves in the background deaf to Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
     assert child.stdout is not None
     assert b"requests" in child.stdout.readline()
     time.sleep(0.2)
