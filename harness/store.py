@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC
 from pathlib import Path
 
@@ -21,19 +21,25 @@ logger = logging.getLogger(__name__)
 
 def write_record(record: RunRecord, root: Path) -> Path:
     """Write a record under `root`, durably and at once; the path of its file."""
+    content = (record.model_dump_json(indent=1) + "\n").encode()
+    return write_folder(root, folder_name(record), {RECORD_NAME: content}) / RECORD_NAME
+
+
+def write_folder(root: Path, name: str, files: Mapping[str, bytes]) -> Path:
+    """Write files by their names to a new folder under `root`, durably and all at once."""
     root.mkdir(parents=True, exist_ok=True)
     temporary = root / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
-    final = root / folder_name(record)
     try:
         temporary.mkdir()
-        write_durably(temporary / RECORD_NAME, record.model_dump_json(indent=1) + "\n")
+        for file_name, content in files.items():
+            write_durably(temporary / file_name, content)
         sync_folder(temporary)
-        temporary.rename(final)
+        temporary.rename(root / name)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(root)
-    return final / RECORD_NAME
+    return root / name
 
 
 def read_records(root: Path) -> Iterator[RunRecord]:
@@ -59,10 +65,10 @@ def folder_name(record: RunRecord) -> str:
     return f"{started}-{algo}-{record.run.uid[:8]}"
 
 
-def write_durably(path: Path, text: str) -> None:
+def write_durably(path: Path, content: bytes) -> None:
     """Write a new file, and wait until it is on the disk."""
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
+    with path.open("xb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 

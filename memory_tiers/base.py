@@ -6,7 +6,7 @@ table, `(layer * rows + row) * pages_per_row + index`, whether the page exists o
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, NamedTuple
@@ -221,6 +221,12 @@ class ReadyPages:
     """Frames of the fast tier that now hold the wanted pages, int64 [N]."""
 
     frames_N: Tensor
+
+
+def waves(num_pages: int, num_frames: int) -> Iterator[tuple[int, int]]:
+    """Cut pages into parts, [start, stop), that so many frames hold in turn."""
+    for start in range(0, num_pages, num_frames):
+        yield start, min(start + num_frames, num_pages)
 
 
 @lru_cache

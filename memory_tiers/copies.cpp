@@ -48,7 +48,7 @@ bool outside(const int64_t* frames, int64_t count, int64_t num_frames) {
 }
 
 // Returns 1, having done nothing, when a frame is outside of its pool.
-extern "C" int copy_frames(
+extern "C" int64_t copy_frames(
     const char* source, const int64_t* from, char* target, const int64_t* to, int64_t count,
     int64_t bytes, int64_t num_source, int64_t num_target, int threads) {
   if (outside(from, count, num_source) || outside(to, count, num_target)) return 1;

@@ -1,19 +1,17 @@
 """The only code that moves pages between tiers; it counts every byte by tier pair."""
 
 import ctypes
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from memory_tiers.counters import Counters
-from memory_tiers.native import UnavailableError, load_library
+from memory_tiers.native import Entry, load_entry
 from memory_tiers.tiers.base import DamagedPagesError, Tier
 
 SOURCE = Path(__file__).with_name("copies.cpp")
-ARGUMENTS = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, ctypes.c_int]
+ARGUMENTS = (*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, ctypes.c_int)
 # Below this, waking a second thread takes longer than the copy.
 BYTES_PER_THREAD = 1 << 20
 
@@ -81,12 +79,6 @@ def copy_frames_by_torch(
     target_FPSD.index_copy_(0, to_N.to(target_FPSD.device), staged.to(target_FPSD.device))
 
 
-@lru_cache
-def compiled_copy() -> Callable[..., int] | None:
+def compiled_copy() -> Entry | None:
     """The copy in C++; None where there is no compiler, and torch copies instead."""
-    try:
-        entry: Callable[..., int] = load_library("copies", (SOURCE,), ()).copy_frames
-    except UnavailableError:
-        return None
-    entry.argtypes = ARGUMENTS  # type: ignore[attr-defined]
-    return entry
+    return load_entry(SOURCE, "copy_frames", ARGUMENTS)

@@ -13,6 +13,7 @@ from memory_tiers.base import (
     ReadyPages,
     Rows,
     prefix_bits,
+    waves,
 )
 from memory_tiers.counters import Counters
 from memory_tiers.hierarchy import Hierarchy
@@ -179,8 +180,7 @@ class CacheManager:
 
     def waves(self, num_pages: int) -> Iterator[tuple[int, int]]:
         """Cut a selection into parts, [start, stop), that the fast tier holds in turn."""
-        for start in range(0, num_pages, self.num_fast_frames):
-            yield start, min(start + self.num_fast_frames, num_pages)
+        return waves(num_pages, self.num_fast_frames)
 
     def drop_slots(self, rows: Rows, keep_RT: Tensor) -> None:
         """Evict for good what is not kept; a page left without a token frees its frames.

@@ -7,10 +7,15 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
+
+
+Entry = Callable[..., int]
 
 
 class UnavailableError(Exception):
@@ -34,6 +39,17 @@ def load_library(name: str, sources: tuple[Path, ...], defines: tuple[str, ...])
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise UnavailableError(f"{path} cannot be written or loaded: {error}") from error
+
+
+@lru_cache
+def load_entry(source: Path, name: str, arguments: tuple[type[Any], ...]) -> Entry | None:
+    """The function `name`, which returns an int64, of one file; None where no compiler is."""
+    try:
+        entry = load_library(source.stem, (source,), ())[name]
+    except UnavailableError:
+        return None
+    entry.argtypes, entry.restype = arguments, ctypes.c_int64
+    return entry
 
 
 def _cache_folder() -> Path:

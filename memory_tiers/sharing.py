@@ -1,8 +1,6 @@
 """How the sequences that run share the fast tier: working sets, budgets, and who gives way."""
 
 import ctypes
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +9,7 @@ from torch import Tensor
 
 from memory_tiers.budgets.base import BudgetRule
 from memory_tiers.level import Level
-from memory_tiers.native import UnavailableError, load_library
+from memory_tiers.native import Entry, load_entry
 from memory_tiers.page_table import PageTable
 from memory_tiers.working_set import WorkingSets
 
@@ -19,9 +17,9 @@ from memory_tiers.working_set import WorkingSets
 # too many of one sequence at first.
 ROUNDS, SPARE = 3, 4
 SOURCE = Path(__file__).with_name("sharing.cpp")
-ARGUMENTS = [
+ARGUMENTS = (
     ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 2, ctypes.c_int64, ctypes.c_void_p,
-]  # fmt: skip
+)  # fmt: skip
 
 
 class Sharing:
@@ -145,13 +143,6 @@ def take_by_torch(frames_V: Tensor, owner_F: Tensor, left_B: Tensor, count: int)
     return Taken(taken_V, left_B - torch.bincount(owner_F[taken_V], minlength=len(left_B)))
 
 
-@lru_cache
-def compiled_take() -> Callable[..., int] | None:
+def compiled_take() -> Entry | None:
     """The pass in C++; None where there is no compiler, and torch takes instead."""
-    try:
-        entry: Callable[..., int] = load_library("sharing", (SOURCE,), ()).take_within
-    except UnavailableError:
-        return None
-    entry.argtypes = ARGUMENTS  # type: ignore[attr-defined]
-    entry.restype = ctypes.c_int64  # type: ignore[attr-defined]
-    return entry
+    return load_entry(SOURCE, "take_within", ARGUMENTS)

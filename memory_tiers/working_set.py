@@ -5,22 +5,20 @@ Counting the latest use of each page is enough: a page leaves the set when its l
 """
 
 import ctypes
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from memory_tiers.native import UnavailableError, load_library
+from memory_tiers.native import Entry, load_entry
 from memory_tiers.page_table import PageTable
 from memory_tiers.tables.column import PagedColumn
 
 LONG_AGO = -(2**30)
 SOURCE = Path(__file__).with_name("working_set.cpp")
-ARGUMENTS = [
+ARGUMENTS = (
     ctypes.c_void_p, ctypes.c_int64, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 4,
-]  # fmt: skip
+)  # fmt: skip
 
 
 class WorkingSets:
@@ -88,13 +86,6 @@ class WorkingSets:
         self._latest.release(self._table.pages_of_sequence(slot))
 
 
-@lru_cache
-def compiled_use() -> Callable[..., int] | None:
+def compiled_use() -> Entry | None:
     """The pass in C++; None where there is no compiler, and torch counts instead."""
-    try:
-        entry: Callable[..., int] = load_library("working_set", (SOURCE,), ()).use_pages
-    except UnavailableError:
-        return None
-    entry.argtypes = ARGUMENTS  # type: ignore[attr-defined]
-    entry.restype = ctypes.c_int64  # type: ignore[attr-defined]
-    return entry
+    return load_entry(SOURCE, "use_pages", ARGUMENTS)

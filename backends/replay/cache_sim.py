@@ -17,6 +17,7 @@ from memory_tiers.base import (
     KVGeometry,
     OutOfFramesError,
     ReadyPages,
+    waves,
 )
 from memory_tiers.counters import Counters
 from memory_tiers.level import Level
@@ -77,8 +78,7 @@ class PageListener:
 
     def waves(self, num_pages: int) -> Iterator[tuple[int, int]]:
         """See CacheManager."""
-        for start in range(0, num_pages, self.num_fast_frames):
-            yield start, min(start + self.num_fast_frames, num_pages)
+        return waves(num_pages, self.num_fast_frames)
 
     def write(
         self,

@@ -1,34 +1,35 @@
 """What metadata costs at the sizes of SPIN's paper: two levels against flat, from real tables."""
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 from rich.console import Console
 
+from backends.replay import cost_model
 from harness.environment import environment
 from harness.progress import progress
 from harness.settings import Settings
 from harness.sizes import Size, parse_size
-from harness.store import TEMPORARY_PREFIX, sync_folder, write_durably
 from harness.studies.base import Study
+from harness.studies.findings import keep_findings
 from harness.studies.spin_costs import Case, CaseBytes, ModelShape, measure, part_of
 from harness.studies.spin_table_text import Row, render
 from memory_tiers.base import options
 from memory_tiers.tables.report import MetadataBytes
 
-# From the models' public config.json.
+# Those of SPIN's evaluation.
+MODELS = ("qwen3-14b", "qwen3-32b", "llama-3.1-70b")
 SHAPES: Mapping[str, ModelShape] = {
-    "qwen3-14b": ModelShape(num_layers=40, num_kv_heads=8, head_dim=128),
-    "qwen3-32b": ModelShape(num_layers=64, num_kv_heads=8, head_dim=128),
-    "llama-3.1-70b": ModelShape(num_layers=80, num_kv_heads=8, head_dim=128),
+    name: ModelShape(
+        num_layers=cost_model.SHAPES[name].num_layers,
+        num_kv_heads=cost_model.SHAPES[name].num_kv_heads,
+        head_dim=cost_model.SHAPES[name].head_dim,
+    )
+    for name in MODELS
 }
 HEADLINE_KEYS = ("model", "context", "batch", "page_tokens")
 HEADLINE_SHARE = 0.5
@@ -81,8 +82,11 @@ class SpinTables(Study):
         ]
         regular, headline = rows[: len(cases)], [*rows[len(cases) :], None][0]
         render(regular, headline, console)
-        path = keep(Path(settings.results), self._findings(regular, headline))
-        console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+        found = json.dumps(self._findings(regular, headline), indent=1, allow_nan=False) + "\n"
+        folder = keep_findings(
+            Path(settings.results), "spin_tables", {FINDINGS_NAME: found.encode()}
+        )
+        console.print(str(folder / FINDINGS_NAME), soft_wrap=True, highlight=False, markup=False)
         return 0
 
     def _measured(self, parts: Sequence[Case], console: Console) -> dict[Case, CaseBytes]:
@@ -143,24 +147,6 @@ class SpinTables(Study):
             "cases": [_plain(row) for row in rows],
             "headline": None if headline is None else _plain(headline),
         }
-
-
-def keep(root: Path, findings: Mapping[str, Any]) -> Path:
-    """Write what was found to a new folder under `root`, which is there whole or not at all."""
-    root.mkdir(parents=True, exist_ok=True)
-    uid = secrets.token_hex(4)
-    temporary = root / f"{TEMPORARY_PREFIX}{os.getpid()}-{uid}"
-    final = root / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-spin_tables-{uid}"
-    try:
-        temporary.mkdir()
-        text = json.dumps(findings, indent=1, allow_nan=False)
-        write_durably(temporary / FINDINGS_NAME, text + "\n")
-        sync_folder(temporary)
-        temporary.rename(final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(root)
-    return final / FINDINGS_NAME
 
 
 def _plain(row: Row) -> dict[str, Any]:

@@ -1,18 +1,16 @@
 """What policies that rank frames by one number have in common."""
 
 import ctypes
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from memory_tiers.native import UnavailableError, load_library
+from memory_tiers.native import Entry, load_entry
 
 EMPTY = torch.iinfo(torch.int64).max
 SOURCE = Path(__file__).with_name("ranking.cpp")
-ARGUMENTS = [*[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2, ctypes.c_void_p]
+ARGUMENTS = (*[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2, ctypes.c_void_p)
 
 
 def empty_ranks(num_frames: int, device: torch.device) -> Tensor:
@@ -46,13 +44,6 @@ def lowest_by_torch(rank_F: Tensor, count: int, pinned_F: Tensor) -> Tensor:
     return found.indices[found.values < EMPTY]
 
 
-@lru_cache
-def compiled_lowest() -> Callable[..., int] | None:
+def compiled_lowest() -> Entry | None:
     """The pass in C++; None where there is no compiler, and torch ranks instead."""
-    try:
-        entry: Callable[..., int] = load_library("ranking", (SOURCE,), ()).lowest
-    except UnavailableError:
-        return None
-    entry.argtypes = ARGUMENTS  # type: ignore[attr-defined]
-    entry.restype = ctypes.c_int64  # type: ignore[attr-defined]
-    return entry
+    return load_entry(SOURCE, "lowest", ARGUMENTS)
