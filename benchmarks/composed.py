@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from backends.attention.select import choose_kernel
+from backends.batch import Batch
+from backends.paged_attention import PagedAttention
 from backends.transformers.engine import TransformersBackend
 from backends.transformers.loading import ModelInfo
 from harness.cell import DENSE
@@ -53,3 +56,19 @@ def make_bench(overrides: list[str], max_tokens: int) -> Bench:
     info = describe(settings, vocab_size=4096)
     plan = plan_for(settings, DENSE, info, max_tokens, device)
     return Bench(settings, info, load(settings, info, device), plan)
+
+
+def fill(
+    attention: PagedAttention, slot: int, length: int, chunk: int, generator: torch.Generator
+) -> None:
+    """Store random keys and values of one sequence, through the engine's own pages."""
+    geometry = attention.memory.geometry
+    shape = (chunk, geometry.num_kv_heads, geometry.head_dim)
+    for start in range(0, length, chunk):
+        new = min(chunk, length - start)
+        batch = Batch(attention.memory.table, (slot,), (start,), new)
+        for layer in range(geometry.num_layers):
+            key, value = (
+                torch.randn(shape, generator=generator)[:new].to(geometry.dtype) for _ in range(2)
+            )
+            attention.store(layer, batch, key, value)

@@ -12,7 +12,7 @@ from statistics import median
 from time import perf_counter
 
 import torch
-from composed import Bench, make_bench
+from composed import Bench, fill, make_bench
 from rich.console import Console
 from rounds import interleave, save, show
 
@@ -22,21 +22,6 @@ from backends.transformers.plug import Step, plug_in
 from harness.build import build_algorithm
 
 CHUNK = 4096
-
-
-def fill(attention: PagedAttention, length: int) -> None:
-    """Store random keys and values for sequence 0."""
-    geometry = attention.memory.geometry
-    shape = (CHUNK, geometry.num_kv_heads, geometry.head_dim)
-    generator = torch.Generator().manual_seed(0)
-    for start in range(0, length, CHUNK):
-        batch = batch_at(attention, start, min(CHUNK, length - start))
-        for layer in range(geometry.num_layers):
-            key, value = (
-                torch.randn(shape, generator=generator)[: batch.new].to(geometry.dtype)
-                for _ in range(2)
-            )
-            attention.store(layer, batch, key, value)
 
 
 def batch_at(attention: PagedAttention, stored: int, new: int) -> Batch:
@@ -85,7 +70,7 @@ def main() -> None:
     dense = bench.engine().attention
     sparse = bench.engine(build_algorithm(bench.settings)).attention
     for attention in (dense, sparse):
-        fill(attention, arguments.length)
+        fill(attention, 0, arguments.length, CHUNK, torch.Generator().manual_seed(0))
     competitors = {
         "kvloom dense": lambda: step_ms(bench, dense, arguments.length, arguments.steps),
         arguments.algo: lambda: step_ms(bench, sparse, arguments.length, arguments.steps),

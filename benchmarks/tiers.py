@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from composed import Bench, make_bench
+from composed import Bench, fill, make_bench
 from rich.console import Console
 from rounds import interleave, save, show
 
@@ -48,19 +48,9 @@ class Arm:
 
     def fill(self) -> None:
         """Store random keys and values."""
-        geometry = self.attention.memory.geometry
-        shape = (CHUNK, geometry.num_kv_heads, geometry.head_dim)
         for slot in self.slots:
             self.attention.memory.begin(slot)
-            for start in range(0, self.stored, CHUNK):
-                new = min(CHUNK, self.stored - start)
-                batch = Batch(self.attention.memory.table, (slot,), (start,), new)
-                for layer in range(geometry.num_layers):
-                    key, value = (
-                        torch.randn(shape, generator=self.generator)[:new].to(geometry.dtype)
-                        for _ in range(2)
-                    )
-                    self.attention.store(layer, batch, key, value)
+            fill(self.attention, slot, self.stored, CHUNK, self.generator)
 
     @torch.inference_mode()
     def step_ms(self, num_steps: int) -> float:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from backends.attention.base import Attended, FrameSelection, StepInputs, StepOutcome
-from backends.attention.cpu_step import SEGMENT, StepCaller
+from backends.attention.cpu_step import StepCaller
 from backends.attention.reference import Reference
 from memory_tiers.native import load_library
+from memory_tiers.summary_store import SEGMENT
 
 SOURCES = tuple(
     Path(__file__).with_name(name)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from backends.attention.base import Attended, SelectRule, StepInputs, StepOutcome
 from memory_tiers.base import TableView
+from memory_tiers.summary_store import SEGMENT
 from sparse_algos.base import Selection
 
 # As `Step` in step.h: what each call sets, what stays, and what comes back.
@@ -22,7 +23,6 @@ FIXED = struct.Struct("=13Q17qd")
 RESULTS = struct.Struct("=3q")
 RESULTS_AT = CALL.size + FIXED.size
 REDUCES = {"max": 0, "mean": 1, "mass": 2}
-SEGMENT = 64
 
 
 class Fixed(NamedTuple):

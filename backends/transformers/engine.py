@@ -1,6 +1,6 @@
 """A small continuous-batching loop over an unpatched Hugging Face model and our pages."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -69,11 +69,10 @@ class TransformersBackend(Backend):
         if decoding:
             self.attention.memory.end_step()
         speaking = decoding + [piece.running for piece in pieces if not piece.running.in_prompt]
-        healthy = self._fail_damaged(speaking)
-        if not healthy:
-            return []
-        rows = self._tensor([row for row, one in enumerate(speaking) if one in healthy])
-        return self._emit(healthy, logits_BV[rows] if len(healthy) < len(speaking) else logits_BV)
+        if damaged := self._fail_damaged():
+            healthy = [row for row, one in enumerate(speaking) if one.slot not in damaged]
+            speaking, logits_BV = [speaking[row] for row in healthy], logits_BV[healthy]
+        return self._emit(speaking, logits_BV) if speaking else []
 
     def take_failures(self) -> dict[str, str]:
         """See Backend."""
@@ -152,14 +151,13 @@ class TransformersBackend(Backend):
                 self._retire(running)
         return events
 
-    def _fail_damaged(self, speaking: list[Running]) -> list[Running]:
-        """End the requests whose KV was lost; those of `speaking` that go on."""
+    def _fail_damaged(self) -> Collection[int]:
+        """End the requests whose KV was lost; their slots."""
         damaged = self.attention.memory.damaged_slots()
-        lost = [one for one in self.scheduler.running if one.slot in damaged]
-        for running in lost:
+        for running in [one for one in self.scheduler.running if one.slot in damaged]:
             self._failures[running.request.uid] = damaged[running.slot]
             self._retire(running)
-        return [one for one in speaking if one not in lost]
+        return damaged
 
     def _retire(self, running: Running) -> None:
         self.attention.release(running.slot)

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-GROUP = 64
+from memory_tiers.base import PAGES_PER_GROUP
+
+GROUP = PAGES_PER_GROUP
 FILL_SEGMENT = 0
 
 

@@ -7,9 +7,9 @@ that holds them. A slab that shrinks keeps its front and frees the halves behind
 import torch
 from torch import Tensor
 
-from memory_tiers.base import NOWHERE, FrameTable, TableView
+from memory_tiers.base import NOWHERE, PAGES_PER_GROUP, FrameTable, TableView
 
-GROUP = 64
+GROUP = PAGES_PER_GROUP
 NUM_CLASSES = 7
 ABSENT = -1
 LAST_CELL = torch.iinfo(torch.int32).max
