@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from backends.replay.cache_sim import PageListener, PageTrace, simulate, with_content
+from backends.replay.cache_sim import PageTrace, simulate, with_content
 from backends.replay.replayer import Replayer
 from harness.build import build
 from harness.studies.replay import replay, with_budget
@@ -19,6 +19,7 @@ from memory_tiers.partition.identity import Identity
 from memory_tiers.policies.lru import Lru
 from tests.backends.engines import SLOTS
 from tests.harness.cli_runs import SMALL, run
+from tests.harness.page_listener import PageListener
 from tests.harness.traces import WINDOWED, Live, live_run, shared_trace, sized
 from tests.laws.configs import CACHES, HIERARCHIES, options, settings_of
 
