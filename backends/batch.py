@@ -9,7 +9,7 @@ from torch import Tensor
 from memory_tiers.base import PageSelection, Rows
 from memory_tiers.page_table import PageTable
 from memory_tiers.partition.every_page import every_page
-from sparse_algos.base import Visible
+from sparse_algos.selection import Visible
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from memory_tiers.manager import CacheManager
 from memory_tiers.partition.clusters import ClusterMapper
 from memory_tiers.partition.layout import ClusterLayout
 from memory_tiers.summary_store import SummaryStore
-from sparse_algos.base import Clusters, Retriever, Visible
 from sparse_algos.clustered import ClusterRetriever
+from sparse_algos.retriever import Retriever
+from sparse_algos.selection import Clusters, Visible
 
 
 class Tokens(NamedTuple):

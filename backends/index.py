@@ -11,7 +11,8 @@ from backends.batch import Batch
 from memory_tiers.base import Layout, PageSelection, PartitionMapper, prefix_bits
 from memory_tiers.manager import CacheManager
 from memory_tiers.summary_store import SEGMENT, SummaryStore
-from sparse_algos.base import Retriever, Selection, Visible
+from sparse_algos.retriever import Retriever
+from sparse_algos.selection import Selection, Visible
 
 
 class Keys(NamedTuple):

@@ -15,7 +15,8 @@ from backends.index import Index
 from memory_tiers.base import PageSelection
 from memory_tiers.manager import CacheManager
 from memory_tiers.trace_recorder import TraceRecorder
-from sparse_algos.base import Algorithm, Selection
+from sparse_algos.base import Algorithm
+from sparse_algos.selection import Selection
 
 
 @dataclass(frozen=True)

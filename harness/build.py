@@ -6,7 +6,8 @@ from typing import Any
 
 from harness.settings import Component, Settings
 from memory_tiers.base import PartitionMapper, options
-from sparse_algos.base import Algorithm, PartitionKind
+from sparse_algos.base import Algorithm
+from sparse_algos.selection import PartitionKind
 
 PACKAGES = ("harness", "backends", "memory_tiers", "sparse_algos")
 

@@ -28,7 +28,8 @@ from memory_tiers.manager import CacheManager
 from memory_tiers.page_table import PageTable
 from memory_tiers.sharing import Sharing
 from memory_tiers.summary_store import SummaryStore
-from sparse_algos.base import Algorithm, PartitionKind
+from sparse_algos.base import Algorithm
+from sparse_algos.selection import PartitionKind
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ROOT / "models" / "bundled"

@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sparse_algos.base import PartitionKind, Selection
+from sparse_algos.selection import PartitionKind, Selection
 
 NOWHERE = -1
 PAGES_PER_GROUP = 64

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from memory_tiers.base import KVGeometry
 from memory_tiers.counters import PHASES, Phase
-from sparse_algos.base import PartitionKind, Selection
+from sparse_algos.selection import PartitionKind, Selection
 
 FORMAT = "kvloom-trace-1"
 # Partitions are narrowed to uint16 on disk where they fit.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from memory_tiers.counters import PHASES, Phase
 from memory_tiers.trace import COLUMNS, Columns
-from sparse_algos.base import Selection
+from sparse_algos.selection import Selection
 
 
 @dataclass

@@ -7,16 +7,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sparse_algos.base import (
-    PartitionKind,
-    Retriever,
-    Selection,
-    Steady,
-    Summaries,
-    Visible,
-    check_count,
-)
+from sparse_algos.checks import check_count
+from sparse_algos.retriever import Retriever, Summaries
 from sparse_algos.scores import reduce_group
+from sparse_algos.selection import PartitionKind, Selection, Steady, Visible
 
 
 class Best(NamedTuple):

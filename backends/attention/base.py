@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from memory_tiers.base import TableView
-from sparse_algos.base import Selection
 from sparse_algos.scores import GroupReduce
+from sparse_algos.selection import Selection
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from backends.attention.base import Attended, SelectRule, StepInputs, StepOutcome
 from memory_tiers.base import TableView
 from memory_tiers.summary_store import SEGMENT
-from sparse_algos.base import Selection
+from sparse_algos.selection import Selection
 
 # As `Step` in step.h: what each call sets, what stays, and what comes back.
 CALL = struct.Struct("=5Q")

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from backends.attention.base import SelectRule, StepInputs, StepOutcome
 from memory_tiers.base import NOWHERE, TableView
-from sparse_algos.base import Masks, Selection, Visible
+from sparse_algos.selection import Masks, Selection, Visible
 
 
 def partitions_of(step: StepInputs) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from memory_tiers.base import Layout, PageSelection, PartitionMapper, Rows
 from memory_tiers.partition.slot_ranges import pages_of
-from sparse_algos.base import PartitionKind, Selection
+from sparse_algos.selection import PartitionKind, Selection
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 
 from memory_tiers.base import Layout, PageSelection, PartitionMapper, Rows, prefix_bits
-from sparse_algos.base import PartitionKind, Selection
+from sparse_algos.selection import PartitionKind, Selection
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from memory_tiers.base import Rows, SlotRanges
 from memory_tiers.page_table import PageTable
 from memory_tiers.partition.clusters import ClusterMapper
 from memory_tiers.tables.offsets import PartitionOffsets
-from sparse_algos.base import Clusters, Selection
+from sparse_algos.selection import Clusters, Selection
 
 
 class Covered(NamedTuple):

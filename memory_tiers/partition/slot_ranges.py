@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from memory_tiers.base import Layout, PageSelection, Rows, SlotRanges, prefix_bits
-from sparse_algos.base import Selection
+from sparse_algos.selection import Selection
 
 
 class Pieces(NamedTuple):

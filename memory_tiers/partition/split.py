@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from memory_tiers.base import Layout, PageSelection, PartitionMapper, Rows
 from memory_tiers.partition.slot_ranges import pages_of, uniform_ranges
-from sparse_algos.base import PartitionKind, Selection
+from sparse_algos.selection import PartitionKind, Selection
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparse_algos.base import Evictor, check_count
+from sparse_algos.checks import check_count
+from sparse_algos.evictor import Evictor
 
 
 @dataclass(frozen=True, kw_only=True)

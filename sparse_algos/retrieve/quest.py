@@ -6,7 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparse_algos.base import PartitionKind, Retriever, Summaries, TensorSpec, check_count
+from sparse_algos.checks import check_count
+from sparse_algos.retriever import Retriever, Summaries, TensorSpec
+from sparse_algos.selection import PartitionKind
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
-from sparse_algos.base import Summaries, TensorSpec, check_count
+from sparse_algos.checks import check_count
 from sparse_algos.clustered import ClusterRetriever
+from sparse_algos.retriever import Summaries, TensorSpec
 
 # Similarities held at one time, so that a long context needs no quadratic memory.
 BLOCK_ELEMENTS = 1 << 24

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_algos.base import Retriever, Selection, Visible
 from sparse_algos.retrieve.oracle_topk import OracleTopK
 from sparse_algos.retrieve.quest import Quest
+from sparse_algos.retriever import Retriever
+from sparse_algos.selection import Selection, Visible
 
 DIM, BLOCK = 8, 4
 examples = settings(max_examples=60)

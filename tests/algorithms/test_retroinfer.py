@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sparse_algos.retrieve.retroinfer as module
-from sparse_algos.base import Clusters, Selection, Visible
 from sparse_algos.retrieve.retroinfer import RetroInfer
+from sparse_algos.selection import Clusters, Selection, Visible
 
 DIM = 8
 examples = settings(max_examples=40)

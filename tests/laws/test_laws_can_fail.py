@@ -18,9 +18,10 @@ from memory_tiers.partition.identity import Identity
 from memory_tiers.policies.lru import Lru
 from memory_tiers.summary_store import SummaryStore
 from memory_tiers.tiers.base import Tier
-from sparse_algos.base import Retriever, Selection
 from sparse_algos.evict.streaming import Streaming
 from sparse_algos.retrieve.quest import Quest
+from sparse_algos.retriever import Retriever
+from sparse_algos.selection import Selection
 from tests.laws import test_attention_laws as attention_laws
 from tests.laws import test_memory_laws as memory_laws
 from tests.laws.configs import settings_of

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from harness.build import build
 from harness.settings import Component
-from sparse_algos.base import Retriever, Summaries
+from sparse_algos.retriever import Retriever, Summaries
 from tests.laws.configs import RETRIEVERS, composed
 
 retrievers = pytest.mark.parametrize("name", RETRIEVERS)

@@ -14,7 +14,7 @@ from memory_tiers.partition.identity import Identity
 from memory_tiers.partition.slot_ranges import pages_of
 from memory_tiers.partition.split import Split
 from memory_tiers.partition.token import Token
-from sparse_algos.base import Selection
+from sparse_algos.selection import Selection
 from tests.laws.configs import settings_of
 
 PAGES_PER_ROW = 12

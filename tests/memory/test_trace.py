@@ -14,8 +14,9 @@ from safetensors.numpy import save_file
 from memory_tiers.counters import PHASES
 from memory_tiers.trace import Call, Trace
 from memory_tiers.trace_recorder import TraceRecorder
-from sparse_algos.base import Algorithm, Selection, Visible
+from sparse_algos.base import Algorithm
 from sparse_algos.retrieve.quest import Quest
+from sparse_algos.selection import Selection, Visible
 from tests.backends.engines import SLOTS
 from tests.harness.traces import BUDGET, live_run, shared_trace
 from tests.laws.configs import settings_of

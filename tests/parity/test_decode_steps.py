@@ -15,9 +15,9 @@ from memory_tiers.base import Layout, Rows, TableView
 from memory_tiers.native import UnavailableError
 from memory_tiers.partition.identity import Identity
 from memory_tiers.partition.token import Token
-from sparse_algos.base import Visible
 from sparse_algos.retrieve.oracle_topk import OracleTopK
 from sparse_algos.retrieve.quest import Quest
+from sparse_algos.selection import Visible
 from tests.parity.exact import assert_agrees
 from tests.parity.steps import (
     DTYPES,

@@ -13,9 +13,10 @@ from backends.attention.reference import Reference
 from memory_tiers import native
 from memory_tiers.native import UnavailableError
 from memory_tiers.summary_store import SEGMENT
-from sparse_algos.base import Algorithm, Retriever
+from sparse_algos.base import Algorithm
 from sparse_algos.retrieve.oracle_topk import OracleTopK
 from sparse_algos.retrieve.quest import Quest
+from sparse_algos.retriever import Retriever
 from sparse_algos.scores import dot_scores
 from tests.laws.configs import settings_of
 from tests.laws.system import Shape, build_system

@@ -1,0 +1,25 @@
+"""The role that decides which tokens stay at all; what it drops is freed for good."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evictor(ABC):
+    """Decides which tokens stay at all; what it drops is freed for good.
+
+    budget_tokens: tokens that a row may hold, the ones of the coming step included.
+    """
+
+    budget_tokens: int
+
+    @property
+    @abstractmethod
+    def most_rows(self) -> int:
+        """Tokens of one sequence that a step may append at most."""
+
+    @abstractmethod
+    def keep(self, num_tokens_R: Tensor, coming: int, num_slots: int) -> Tensor:
+        """Which stored tokens stay when `coming` more are appended: bool [R, num_slots]."""
