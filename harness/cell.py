@@ -82,6 +82,7 @@ def prepare(settings: Settings) -> Prepared:
     download = getattr(settings.model, "download", False)
     tokenizer = load_tokenizer(tokenizer_path(settings), download=download)
     info = describe(settings, len(tokenizer))
+    algorithm = algorithm.fitted(info.shape)
     workload = make_workload(
         task,
         tokenizer,

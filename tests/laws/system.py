@@ -19,6 +19,8 @@ from harness.settings import Settings
 from harness.system import assemble
 from memory_tiers.manager import CacheManager
 from sparse_algos.base import Algorithm
+from sparse_algos.model_shape import Rotary
+from tests.laws.configs import fitted
 
 MAX_TOKENS = 192
 DENSE = Algorithm(name="dense", evict=None, retrieve=None)
@@ -52,6 +54,7 @@ class Shape:
             windowed_layers=self.windowed,
             window=self.window,
             dtype=torch.float32,
+            rotary=Rotary(1e4 ** -(torch.arange(0, self.head_dim, 2).float() / self.head_dim)),
         )
 
 
@@ -255,6 +258,9 @@ def build_system(
 ) -> System:
     """The system that the harness would assemble, with a watched kernel and no model."""
     algorithm = algorithm or algorithm_with(settings, budget_tokens)
+    if algorithm.retrieve is not None:
+        retrieve = fitted(algorithm.retrieve, shape.info.shape)
+        algorithm = replace(algorithm, retrieve=retrieve)
     plan = plan_for(settings, algorithm, shape.info, MAX_TOKENS, torch.device("cpu"))
     watcher = Watcher()
     engine = assemble(settings, algorithm, plan, shape.info, NoModel(shape.layers), watcher)
