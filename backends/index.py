@@ -74,13 +74,31 @@ class Index:
         if batch.starts_any(size * SEGMENT):
             last_R = torch.div(batch.stored_R + batch.new - 1, size, rounding_mode="trunc")
             self.store.reserve(rows_R, -(-batch.longest // size), last_R + 1)
-        if batch.new > 1:
+        if batch.new > 1 and batch.is_even:
             self._build(layer, batch)
             return
-        partition_R = batch.stored_R // size
-        old = self.store.read_at(rows_R, partition_R)
-        grown = self.retrieve.append(old, batch.stored_R % size, key_ND)
-        self.store.write(rows_R, partition_R, grown)
+        for slot_R, key_RD in zip(
+            batch.positions_RM.unbind(1),
+            key_ND.view(len(rows_R), batch.new, -1).unbind(1),
+            strict=True,
+        ):
+            old = self.store.read_at(rows_R, slot_R // size)
+            grown = self.retrieve.append(old, slot_R % size, key_RD)
+            self.store.write(rows_R, slot_R // size, grown)
+
+    def restart(self, layer: int, rows_R: Tensor, key_RTD: Tensor, live_RT: Tensor) -> None:
+        """Rows of the page table hold these keys now, and nothing else: bool [R, T] says which."""
+        size, table = self.retrieve.partition_size, self._memory.table
+        missing = -key_RTD.shape[1] % size
+        keys_RPSD = pad(key_RTD, (0, 0, 0, missing)).unflatten(1, (-1, size))
+        live_RPS = pad(live_RT, (0, missing)).unflatten(1, (-1, size))
+        row_N, partition_N = live_RPS.any(dim=2).nonzero(as_tuple=True)
+        index_rows_R = rows_R + layer * table.num_rows
+        self.store.release(index_rows_R)
+        self.store.reserve(index_rows_R, keys_RPSD.shape[1], live_RPS.any(dim=2).sum(dim=1))
+        at = (row_N, partition_N)
+        built = self.retrieve.build(keys_RPSD[at], live_RPS[at])
+        self.store.write(index_rows_R[row_N], partition_N, built)
 
     def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected:
         """What each query row reads."""

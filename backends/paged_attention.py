@@ -11,7 +11,9 @@ from torch import Tensor
 from backends.attention.base import Attended, AttentionKernel, FrameSelection, merge
 from backends.batch import Batch
 from backends.chunk_attention import ChunkAttention
+from backends.eviction import Eviction
 from backends.index import Index
+from backends.received import Queries
 from memory_tiers.base import PageSelection
 from memory_tiers.manager import CacheManager
 from memory_tiers.trace_recorder import TraceRecorder
@@ -56,8 +58,11 @@ class PagedAttention:
         self.index = index
         self.kernel = kernel
         self.rules = rules
+        self.eviction: Eviction | None = None
+        if algorithm.evict is not None:
+            served = [n for n in range(memory.geometry.num_layers) if self.acts_on(n)]
+            self.eviction = Eviction(algorithm.evict, memory, served, index)
         self.recorder: TraceRecorder | None = None
-        self._size = memory.geometry.page_tokens
         self._prefetch = prefetch and len(memory.levels) > 1
         self._last_pages: dict[int, Tensor] = {}
 
@@ -76,7 +81,10 @@ class PagedAttention:
         self.store(layer, batch, key_MKD, value_MKD)
         window = self.rules.window_of(layer)
         chunk = ChunkAttention(self.memory, self.kernel)
-        return chunk.attend(layer, batch, query_MHD, key_MKD, value_MKD, scale, window)
+        out_MHD = chunk.attend(layer, batch, query_MHD, key_MKD, value_MKD, scale, window)
+        if (eviction := self._eviction_of(layer)) is not None:
+            eviction.after_chunk(layer, batch, query_MHD, key_MKD, scale)
+        return out_MHD
 
     def sparse(
         self,
@@ -88,7 +96,9 @@ class PagedAttention:
         scale: float,
     ) -> Tensor:
         """Rows that read what the algorithm selects for each of them: [B, M, H, D]."""
-        self._evict(layer, batch)
+        if (eviction := self._eviction_of(layer)) is not None:
+            eviction.make_room(layer, batch)
+            batch = eviction.in_slots(layer, batch)
         if (index := self._index_of(layer)) is not None:
             index.rebuild(layer, batch)
         self.store(layer, batch, key_BMKD.flatten(0, 1), value_BMKD.flatten(0, 1))
@@ -105,6 +115,9 @@ class PagedAttention:
             self._record(layer, batch, selection)
             self._count_read(batch, pages)
             attended = self._attend_in_waves(query_NGD, pages, scale, shared=batch.new > 1)
+            if eviction is not None:
+                queries = Queries(query_NGD, attended.lse, scale)
+                eviction.after_rows(layer, batch, pages, queries)
         out_BKMGD = attended.out.view(query_BKMGD.shape)
         return out_BKMGD.transpose(1, 2).flatten(2, 3)
 
@@ -118,6 +131,8 @@ class PagedAttention:
             _by_row(value_NKD, batch.new),
             shared=batch.new > 1,
         )
+        if (eviction := self._eviction_of(layer)) is not None:
+            eviction.stored(layer, batch, key_ND)
         if (index := self._index_of(layer)) is not None:
             index.update(layer, batch, key_ND)
 
@@ -125,9 +140,14 @@ class PagedAttention:
         """Whether a role of the algorithm acts on this layer."""
         return not self.algorithm.is_dense and layer not in self.rules.dense_layers
 
-    def pages_for(self, num_tokens: int) -> int:
-        """Pages that a sequence takes at most, over all layers and kv heads."""
+    def pages_for(self, num_tokens: int, num_context: int = 0, *, whole: bool = False) -> int:
+        """Pages that a sequence takes at most, over all layers and kv heads.
+
+        num_context: tokens of its context; whole: whether that is read in one pass.
+        """
         geometry = self.memory.geometry
+        if self.eviction is not None:
+            return self.eviction.peak_pages(num_context, num_tokens, whole=whole)
         waste = 0 if self.index is None else self.index.waste_pages(num_tokens)
         rows = geometry.num_layers * geometry.num_kv_heads
         return geometry.pages_for(num_tokens) + rows * waste
@@ -139,6 +159,8 @@ class PagedAttention:
         self.memory.release(slot)
         if self.index is not None:
             self.index.release(slot)
+        if self.eviction is not None:
+            self.eviction.release(slot)
 
     def _record(self, layer: int, batch: Batch, selection: Selection | None) -> None:
         if self.recorder is not None:
@@ -148,13 +170,8 @@ class PagedAttention:
     def _index_of(self, layer: int) -> Index | None:
         return self.index if layer not in self.rules.dense_layers else None
 
-    def _evict(self, layer: int, batch: Batch) -> None:
-        evict = self.algorithm.evict
-        if evict is None or layer in self.rules.dense_layers:
-            return
-        rows = batch.stored_rows(layer)
-        num_slots = -(-max(rows.longest, 1) // self._size) * self._size
-        self.memory.drop_slots(rows, evict.keep(rows.num_tokens_R, batch.new, num_slots))
+    def _eviction_of(self, layer: int) -> Eviction | None:
+        return self.eviction if layer not in self.rules.dense_layers else None
 
     def _decode(
         self, index: Index, layer: int, batch: Batch, query_RGD: Tensor, scale: float
