@@ -127,7 +127,7 @@ class NoModel:
 class System:
     """Paged attention, the sequences in it, and all that they brought, read and answered.
 
-    answers: by sequence and position, [L, H, D].
+    contexts: tokens of the context of each; answers: by sequence and position, [L, H, D].
     """
 
     attention: PagedAttention
@@ -135,8 +135,10 @@ class System:
     shape: Shape
     chunk: int
     slots: list[int]
+    last_chunk: int
     holds: dict[str, int] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)
+    contexts: dict[str, int] = field(default_factory=dict)
     answers: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
     past_pages: int = 0
@@ -145,17 +147,22 @@ class System:
     def memory(self) -> Any:
         return self.attention.memory
 
-    def context(self, uid: str, count: int) -> None:
-        """Prefill densely, in chunks."""
-        for start in range(0, count, self.chunk):
-            self._append([uid], min(self.chunk, count - start), dense=True)
+    def context(self, uid: str, count: int, *, ends: bool = True) -> None:
+        """Prefill densely, in chunks as the scheduler cuts them; ends: no context follows."""
+        while count > 0:
+            new = count if count <= self.chunk else min(self.chunk, count - self.last_chunk)
+            count -= new
+            self._append([uid], new, dense=True, ends_context=ends and count == 0)
+        self.contexts[uid] = self.stored[uid]
 
     def question(self, uid: str, count: int) -> None:
         """Prefill through the algorithm, in chunks no longer than it takes."""
         evict = self.attention.algorithm.evict
-        most = self.chunk if evict is None else min(self.chunk, evict.most_rows)
-        for start in range(0, count, most):
-            self._append([uid], min(most, count - start), dense=False)
+        while count > 0:
+            most = evict and evict.most_rows(self.stored[uid])
+            new = min(self.chunk, count, most or count)
+            count -= new
+            self._append([uid], new, dense=False)
 
     def decode(self, *uids: str) -> None:
         """One token for each."""
@@ -166,14 +173,20 @@ class System:
         self.slots.append(self.holds.pop(uid))
 
     def _append(
-        self, uids: Sequence[str], new: int, *, dense: bool, is_decode: bool = False
+        self,
+        uids: Sequence[str],
+        new: int,
+        *,
+        dense: bool,
+        is_decode: bool = False,
+        ends_context: bool = False,
     ) -> None:
         for uid in uids:
             if uid not in self.holds:
                 self.holds[uid], self.stored[uid] = self.slots.pop(), 0
         stored = [self.stored[uid] for uid in uids]
         slots = tuple(self.holds[uid] for uid in uids)
-        batch = Batch(self.memory.table, slots, tuple(stored), new)
+        batch = Batch(self.memory.table, slots, tuple(stored), new, ends_context)
         layers = [
             self._layer(
                 layer, batch, uids, dense or not (is_decode or self.attention.acts_on(layer))
@@ -272,4 +285,5 @@ def build_system(
     attention = engine.attention
     watcher.memory = attention.memory
     slots = list(range(plan.sequences))[::-1]
-    return System(attention, watcher, shape, settings.backend.chunk_tokens, slots)
+    chunk = settings.backend.chunk_tokens
+    return System(attention, watcher, shape, chunk, slots, plan.last_chunk)
