@@ -99,6 +99,7 @@ class Watcher(Reference):
         self.memory: CacheManager | None = None
         self.decoded: list[tuple[FrameSelection, Tensor, Tensor]] = []
         self.prefilled: list[int] = []
+        self.fetched: list[int] = []
 
     def decode(
         self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
@@ -127,7 +128,9 @@ class NoModel:
 class System:
     """Paged attention, the sequences in it, and all that they brought, read and answered.
 
-    contexts: tokens of the context of each; answers: by sequence and position, [L, H, D].
+    contexts: tokens of the context of each; answers: by sequence and position, [L, H, D];
+    past_pages and past_halves: pages before a chunk that it read whole, and those of which it read
+    the keys or the values alone.
     """
 
     attention: PagedAttention
@@ -142,6 +145,7 @@ class System:
     answers: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
     past_pages: int = 0
+    past_halves: int = 0
 
     @property
     def memory(self) -> Any:
@@ -204,16 +208,25 @@ class System:
         query, key, value = (torch.stack(one) for one in zip(*parts, strict=True))
         self.watcher.decoded.clear()
         self.watcher.prefilled.clear()
+        self.watcher.fetched.clear()
         scale = self.shape.scale
         if dense:
             out = self.attention.dense(layer, batch, query[0], key[0], value[0], scale)
-            size = self.memory.geometry.page_tokens
-            past = sum(-(-tokens // size) for tokens in self.watcher.prefilled[1:])
-            self.past_pages += past * self.shape.kv_heads
+            self._note_past(layer)
             return out.unsqueeze(0)
         out = self.attention.sparse(layer, batch, query, key, value, scale)
         self.reads.append(self._read(layer, batch, uids))
         return out
+
+    def _note_past(self, layer: int) -> None:
+        size, pattern = self.memory.geometry.page_tokens, self.attention.algorithm.prefill
+        if pattern is None or layer in self.attention.rules.dense_layers:
+            past = sum(-(-tokens // size) for tokens in self.watcher.prefilled[1:])
+            self.past_pages += past * self.shape.kv_heads
+        elif pattern.reads_keys:
+            self.past_halves += sum(self.watcher.fetched)
+        else:
+            self.past_pages += sum(self.watcher.fetched)
 
     def _brought(self, uid: str, layer: int, new: int) -> list[Tensor]:
         stream, start = stream_of(uid, self.shape), self.stored[uid]
@@ -252,7 +265,7 @@ def tokens_of(keys_NSD: Tensor, known_NTD: Tensor) -> Tensor:
 
 
 def algorithm_with(settings: Settings, budget_tokens: int | float | None) -> Algorithm:
-    """The configured algorithm with another budget."""
+    """The configured algorithm with another budget; one that holds all lets patterns skip nothing."""
     algorithm = build_algorithm(settings)
     if budget_tokens is None:
         return algorithm
@@ -260,6 +273,8 @@ def algorithm_with(settings: Settings, budget_tokens: int | float | None) -> Alg
         name: role and replace(role, budget_tokens=budget_tokens)
         for name, role in (("evict", algorithm.evict), ("retrieve", algorithm.retrieve))
     }
+    if algorithm.prefill is not None and budget_tokens >= MAX_TOKENS:
+        roles["prefill"] = algorithm.prefill.keeping_all()
     return replace(algorithm, **roles)
 
 
@@ -284,6 +299,18 @@ def build_system(
     engine = assemble(settings, algorithm, plan, shape.info, NoModel(shape.layers), watcher)
     attention = engine.attention
     watcher.memory = attention.memory
+    watch_fetches(watcher, attention.memory)
     slots = list(range(plan.sequences))[::-1]
     chunk = settings.backend.chunk_tokens
     return System(attention, watcher, shape, chunk, slots, plan.last_chunk)
+
+
+def watch_fetches(watcher: Watcher, memory: Any) -> None:
+    """Note how many pages each call of `fetch` names."""
+    fetch = memory.fetch
+
+    def noted(wanted_N: Tensor, **how: bool) -> Any:
+        watcher.fetched.append(wanted_N.numel())
+        return fetch(wanted_N, **how)
+
+    memory.fetch = noted
