@@ -248,7 +248,7 @@ def tokens_of(keys_NSD: Tensor, known_NTD: Tensor) -> Tensor:
 
 
 def algorithm_with(settings: Settings, budget_tokens: int | float | None) -> Algorithm:
-    """The configured algorithm with another budget; one that holds all lets patterns skip nothing."""
+    """The configured algorithm with another budget; if it holds all, patterns skip nothing."""
     algorithm = build_algorithm(settings)
     if budget_tokens is None:
         return algorithm
