@@ -12,6 +12,7 @@ from backends.attention.base import Attended, AttentionKernel, FrameSelection, m
 from backends.batch import Batch
 from backends.chunk_attention import ChunkAttention
 from backends.index import Index
+from backends.probe import Probe
 from memory_tiers.base import PageSelection
 from memory_tiers.manager import CacheManager
 from memory_tiers.trace_recorder import TraceRecorder
@@ -57,6 +58,7 @@ class PagedAttention:
         self.kernel = kernel
         self.rules = rules
         self.recorder: TraceRecorder | None = None
+        self.probe: Probe | None = None
         self._size = memory.geometry.page_tokens
         self._prefetch = prefetch and len(memory.levels) > 1
         self._last_pages: dict[int, Tensor] = {}
@@ -105,19 +107,19 @@ class PagedAttention:
             self._record(layer, batch, selection)
             self._count_read(batch, pages)
             attended = self._attend_in_waves(query_NGD, pages, scale, shared=batch.new > 1)
+        if self.probe is not None and self.memory.counters.phase == "decode":
+            window = self.rules.window_of(layer)
+            self.probe.compare(layer, batch, query_NGD, attended, attended.out, scale, window)
         out_BKMGD = attended.out.view(query_BKMGD.shape)
         return out_BKMGD.transpose(1, 2).flatten(2, 3)
 
     def store(self, layer: int, batch: Batch, key_NKD: Tensor, value_NKD: Tensor) -> None:
         """Write packed keys and values, [B * M, K, D], to pages and summarise them."""
-        key_ND = _by_row(key_NKD, batch.new)
-        self.memory.write(
-            batch.write_pages(layer),
-            batch.write_slots_N,
-            key_ND,
-            _by_row(value_NKD, batch.new),
-            shared=batch.new > 1,
-        )
+        key_ND, value_ND = _by_row(key_NKD, batch.new), _by_row(value_NKD, batch.new)
+        pages_N, slots_N = batch.write_pages(layer), batch.write_slots_N
+        self.memory.write(pages_N, slots_N, key_ND, value_ND, shared=batch.new > 1)
+        if self.probe is not None:
+            self.probe.store(layer, batch, key_ND, value_ND)
         if (index := self._index_of(layer)) is not None:
             index.update(layer, batch, key_ND)
 

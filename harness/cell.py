@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from harness.build import build, build_algorithm, build_mapper
 from harness.environment import environment, measurement
 from harness.outcome import ArmResult, Outcome
 from harness.preflight import Plan, preflight
+from harness.probe import run_probe
 from harness.progress import progress
 from harness.record import RunError, RunRecord, RunStatus
 from harness.recording import RunFacts, build_record
@@ -114,11 +115,14 @@ def run_cell(
     with _broken_off(done):
         _set_up(prepared, done)
         _measure(prepared, done, console)
+    # Before the probe, which takes memory and fetches pages of its own.
+    results = [_arm_result(name, arm, prepared, done.outcomes) for name, arm in done.arms.items()]
+    if done.status == "ok" and settings.probe.requests:
+        with _broken_off(done):
+            results[-1] = _probed(prepared, done.arms[results[-1].name], results[-1], console)
     return build_record(
         RunFacts(
-            arms=[
-                _arm_result(name, arm, prepared, done.outcomes) for name, arm in done.arms.items()
-            ],
+            arms=results,
             config=config,
             overrides=overrides,
             argv=argv,
@@ -171,6 +175,21 @@ def _measure(prepared: Prepared, done: Progressed, console: Console) -> None:
                     RunError(kind="RequestFailed", stage=where, message=outcome.error)
                 )
             advance(f"{outcome.arm} {outcome.task}")
+
+
+def _probed(
+    prepared: Prepared, arm: TransformersBackend, result: ArmResult, console: Console
+) -> ArmResult:
+    probed = run_probe(
+        prepared.settings.probe,
+        arm,
+        result,
+        prepared.workload,
+        prepared.tokenizer,
+        at_once=prepared.at_once,
+        console=console,
+    )
+    return replace(result, probed=probed)
 
 
 @contextmanager
