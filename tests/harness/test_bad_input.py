@@ -30,6 +30,8 @@ REFUSED = {
     ("backend.max_batch=0",): ("backend.max_batch=0", "greater than 0"),
     ("backend.chunk_tokens=1.5",): ("backend.chunk_tokens=1.5", "integer"),
     ("backend.device=cuda",): ("backend.device='cuda'", "cpu"),
+    ("probe=on", "probe.every=0"): ("probe.every=0", "greater than 0"),
+    ("probe.requests=-1",): ("probe.requests=-1", "greater than or equal to 0"),
     ("partition.page_tokens=65",): ("partition.page_tokens=65", ""),
     ("algo.dense_layers=6",): ("algo.dense_layers=6", "algo=dense"),
     ("algo=oracle_topk", "partition=identity"): ("partition=identity", "partition=auto"),
