@@ -75,6 +75,7 @@ class PagedAttention:
         """A chunk of one sequence that sees everything before it: [M, H, D]."""
         assert len(batch.slots) == 1
         self._record(layer, batch, None)
+        self._show(layer, batch, key_MKD, value_MKD)
         self.store(layer, batch, key_MKD, value_MKD)
         window = self.rules.window_of(layer)
         chunk = ChunkAttention(self.memory, self.kernel)
@@ -90,6 +91,7 @@ class PagedAttention:
         scale: float,
     ) -> Tensor:
         """Rows that read what the algorithm selects for each of them: [B, M, H, D]."""
+        self._show(layer, batch, key_BMKD.flatten(0, 1), value_BMKD.flatten(0, 1))
         self._evict(layer, batch)
         if (index := self._index_of(layer)) is not None:
             index.rebuild(layer, batch)
@@ -109,17 +111,20 @@ class PagedAttention:
             attended = self._attend_in_waves(query_NGD, pages, scale, shared=batch.new > 1)
         if self.probe is not None and self.memory.counters.phase == "decode":
             window = self.rules.window_of(layer)
-            self.probe.compare(layer, batch, query_NGD, attended, attended.out, scale, window)
+            self.probe.compare(layer, query_NGD, attended, attended.out, scale, window)
         out_BKMGD = attended.out.view(query_BKMGD.shape)
         return out_BKMGD.transpose(1, 2).flatten(2, 3)
 
     def store(self, layer: int, batch: Batch, key_NKD: Tensor, value_NKD: Tensor) -> None:
         """Write packed keys and values, [B * M, K, D], to pages and summarise them."""
-        key_ND, value_ND = _by_row(key_NKD, batch.new), _by_row(value_NKD, batch.new)
-        pages_N, slots_N = batch.write_pages(layer), batch.write_slots_N
-        self.memory.write(pages_N, slots_N, key_ND, value_ND, shared=batch.new > 1)
-        if self.probe is not None:
-            self.probe.store(layer, batch, key_ND, value_ND)
+        key_ND = _by_row(key_NKD, batch.new)
+        self.memory.write(
+            batch.write_pages(layer),
+            batch.write_slots_N,
+            key_ND,
+            _by_row(value_NKD, batch.new),
+            shared=batch.new > 1,
+        )
         if (index := self._index_of(layer)) is not None:
             index.update(layer, batch, key_ND)
 
@@ -146,6 +151,12 @@ class PagedAttention:
         if self.recorder is not None:
             phase = self.memory.counters.phase
             self.recorder.record(phase, layer, batch.slots, batch.stored, batch.new, selection)
+
+    def _show(self, layer: int, batch: Batch, key_NKD: Tensor, value_NKD: Tensor) -> None:
+        """Let a probe see packed keys and values before anything happens to them."""
+        if self.probe is not None:
+            key_ND, value_ND = _by_row(key_NKD, batch.new), _by_row(value_NKD, batch.new)
+            self.probe.store(layer, batch, key_ND, value_ND)
 
     def _index_of(self, layer: int) -> Index | None:
         return self.index if layer not in self.rules.dense_layers else None

@@ -54,6 +54,7 @@ class Probe:
 
     def store(self, layer: int, batch: Batch, key_ND: Tensor, value_ND: Tensor) -> None:
         """Keep new keys and values, in the order of rows and their tokens, [R * M, D]."""
+        self._batch = batch
         pages_N, slots_N = batch.write_pages(layer), batch.write_slots_N
         self._pool_FPSD[pages_N, 0, slots_N] = key_ND
         self._pool_FPSD[pages_N, 1, slots_N] = value_ND
@@ -61,14 +62,13 @@ class Probe:
     def compare(
         self,
         layer: int,
-        batch: Batch,
         query_RGD: Tensor,
         read: Attended,
         answer_RGD: Tensor,
         scale: float,
         window: int | None,
     ) -> None:
-        """Note what a layer of a decode step did.
+        """Note what a layer of a decode step did, whose tokens were stored last.
 
         read: attention over what was read, with its true weights; answer_RGD: what goes on to the
         model, which may hold an estimate of the rest too.
@@ -76,6 +76,7 @@ class Probe:
         self._step += layer == 0
         if self._step % self._every:
             return
+        batch = self._batch
         pages = every_page(batch.query_rows(layer, window), self._geometry.page_tokens, None)
         chosen = FrameSelection(pages.indptr_R1, pages.pages_N, pages.live_N)
         dense = self._kernel.decode(query_RGD, self._pool_FPSD, chosen, scale)

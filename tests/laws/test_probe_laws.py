@@ -137,15 +137,15 @@ class LosesTheFirstKey(Probe):
 
 
 class CountsTheAnswerTwice(Probe):
-    def compare(self, layer: int, batch: Any, query: Tensor, read: Attended, *rest: Any) -> None:
-        super().compare(layer, batch, query, Attended(read.out, read.lse + 0.01), *rest)
+    def compare(self, layer: int, query: Tensor, read: Attended, *rest: Any) -> None:
+        super().compare(layer, query, Attended(read.out, read.lse + 0.01), *rest)
 
 
 class MixesTheHeads(Probe):
     def compare(
-        self, layer: int, batch: Any, query: Tensor, read: Attended, answer: Tensor, *rest: Any
+        self, layer: int, query: Tensor, read: Attended, answer: Tensor, *rest: Any
     ) -> None:
-        super().compare(layer, batch, query, read, answer.flip(1), *rest)
+        super().compare(layer, query, read, answer.flip(1), *rest)
 
 
 @pytest.mark.parametrize("broken", [LosesTheFirstKey, CountsTheAnswerTwice, MixesTheHeads])
