@@ -14,6 +14,7 @@ from backends.attention.base import AttentionKernel
 from backends.attention.select import choose_kernel
 from backends.transformers.engine import TransformersBackend
 from backends.transformers.loading import ModelInfo, load_tokenizer, stop_ids
+from harness.budgets import effective_tokens, in_tokens
 from harness.build import build, build_algorithm, build_mapper
 from harness.environment import environment, measurement
 from harness.outcome import ArmResult, Outcome
@@ -36,7 +37,10 @@ DENSE = Algorithm(name="dense", evict=None, retrieve=None)
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that can be known and refused before a weight is read."""
+    """Everything that can be known and refused before a weight is read.
+
+    settings: with budgets in bytes turned into tokens.
+    """
 
     settings: Settings
     algorithm: Algorithm
@@ -74,15 +78,16 @@ class Progressed:
 
 def prepare(settings: Settings) -> Prepared:
     """Compose and check; raises ValueError of one line."""
+    download = getattr(settings.model, "download", False)
+    tokenizer = load_tokenizer(tokenizer_path(settings), download=download)
+    info = describe(settings, len(tokenizer))
+    settings = in_tokens(settings, info)
     algorithm = build_algorithm(settings)
     recorder = recorder_for(settings, algorithm)
     build_mapper(settings, algorithm)
     build(settings.cache.policy, "cache.policy")
     device = choose_device(settings.backend.device)
     task = build(settings.task, "task")
-    download = getattr(settings.model, "download", False)
-    tokenizer = load_tokenizer(tokenizer_path(settings), download=download)
-    info = describe(settings, len(tokenizer))
     workload = make_workload(
         task,
         tokenizer,
@@ -231,6 +236,7 @@ def _arm_result(
             "frames": dict(prepared.plan.frames),
             "tiers": {tier.name: tier.facts for tier in arm.attention.memory.tiers},
             "page_tables": arm.attention.memory.peak_tables,
+            "budget_tokens": effective_tokens(arm.attention.algorithm, prepared.plan.max_tokens),
             "preempted": arm.scheduler.num_preempted,
             "tier_bytes": {
                 tier: count * geometry.page_bytes for tier, count in prepared.plan.frames.items()

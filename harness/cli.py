@@ -68,7 +68,7 @@ def _run(config: DictConfig) -> int:
     if prepared.recorder is not None and record.run.status == "ok":
         trace = finished_trace(
             prepared.recorder,
-            settings,
+            prepared.settings,
             prepared.algorithm,
             prepared.plan,
             prepared.info,

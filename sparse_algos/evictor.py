@@ -17,6 +17,15 @@ class Evictor(ABC):
 
     @property
     @abstractmethod
+    def least_budget(self) -> int:
+        """Tokens that always stay, one that is chosen, and one that comes."""
+
+    def most_tokens(self, context: int) -> int:
+        """Tokens that a row of a sequence of `context` tokens may hold."""
+        return self.budget_tokens
+
+    @property
+    @abstractmethod
     def most_rows(self) -> int:
         """Tokens of one sequence that a step may append at most."""
 

@@ -21,7 +21,12 @@ class Streaming(Evictor):
     def __post_init__(self) -> None:
         """Check that a window remains beside the sinks."""
         check_count("algo.evict.sinks", self.sinks, least=0)
-        check_count("algo.evict.budget_tokens", self.budget_tokens, least=self.sinks + 2)
+        check_count("algo.evict.budget_tokens", self.budget_tokens, least=self.least_budget)
+
+    @property
+    def least_budget(self) -> int:
+        """See Evictor."""
+        return self.sinks + 2
 
     @property
     def most_rows(self) -> int:
