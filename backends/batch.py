@@ -104,7 +104,28 @@ class Batch:
     @cached_property
     def visible(self) -> Visible:
         """What the query rows see where nothing was evicted; the same in all layers."""
-        return Visible(self._seen_N, self.longest, shortest=min(self.stored) + 1)
+        return Visible(
+            self._seen_N,
+            self.longest,
+            shortest=min(self.stored) + 1,
+            num_kv_heads=self.table.geometry.num_kv_heads,
+            num_queries=self.new,
+        )
+
+    def visible_where(self, alive_RP: Tensor) -> Visible:
+        """The same where partitions were evicted: those hold a token that are alive."""
+        return Visible(
+            self._seen_N,
+            self.longest,
+            alive_RP,
+            num_kv_heads=self.table.geometry.num_kv_heads,
+            num_queries=self.new,
+        )
+
+    def part(self, members: list[int]) -> "Batch":
+        """Some of the sequences, by their place in the batch."""
+        slots, stored = (tuple(one[at] for at in members) for one in (self.slots, self.stored))
+        return Batch(self.table, slots, stored, self.new)
 
     @cached_property
     def _first_page_N(self) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from backends.attention.base import AttentionKernel
 from backends.batch import Batch
 from backends.index import Index, Selected
+from backends.summarise import Arrived
 from memory_tiers.base import Layout, PartitionMapper
 from memory_tiers.manager import CacheManager
 from memory_tiers.partition.clusters import ClusterMapper
@@ -50,7 +51,7 @@ class ClusterIndex(Index):
         """See Index; where clusters lie counts too."""
         return super().peak_bytes + self._layout.num_bytes
 
-    def update(self, layer: int, batch: Batch, key_ND: Tensor) -> None:
+    def update(self, layer: int, batch: Batch, arrived: Arrived) -> None:
         """New keys wait; nothing is summarised before `rebuild`."""
 
     def rebuild(self, layer: int, batch: Batch) -> None:
@@ -66,7 +67,7 @@ class ClusterIndex(Index):
         partitions = self._layout.most_partitions(layer, batch.slots)
         clusters = self._layout.clusters(layer, batch.slots, rows_R)
         if partitions:
-            scores_NGP = self._score(layer, batch, query_NGD, partitions)
+            scores_NGP = self._scores_of(layer, batch, query_NGD, partitions)
         else:
             scores_NGP = query_NGD.new_empty((*query_NGD.shape[:2], 0), dtype=torch.float32)
         if batch.new > 1:
@@ -79,7 +80,7 @@ class ClusterIndex(Index):
             partition_size=1,
             ranges=self._layout.ranges(selection, rows, rows_R),
         )
-        return Selected(selection, self._mapper.to_pages(selection, rows, layout))
+        return Selected(selection, self._mapper.to_pages(selection, rows, layout), scores_NGP)
 
     def release(self, slot: int) -> None:
         """See Index."""
@@ -120,7 +121,7 @@ class ClusterIndex(Index):
     def _summarise(
         self, rows_K: Tensor, before: int, read: Tokens, labels_KT: Tensor, count: int
     ) -> None:
-        built = self._clusters.summarise(read.key_KTD, labels_KT, count)
+        built = self._clusters.summarise(*read, labels_KT, count)
         self.store.reserve(rows_K, before + count)
         partition_P = torch.arange(before, before + count, device=rows_K.device)
         self.store.write(

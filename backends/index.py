@@ -4,29 +4,27 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from backends.attention.base import AttentionKernel, SelectRule, StepInputs
+from backends.attention.base import Attended, AttentionKernel, SelectRule, StepInputs
 from backends.batch import Batch
-from memory_tiers.base import Layout, PageSelection, PartitionMapper, prefix_bits
+from backends.summarise import Arrived, Summariser
+from backends.value_means import ValueMeans
+from memory_tiers.base import Layout, PageSelection, PartitionMapper
 from memory_tiers.manager import CacheManager
-from memory_tiers.summary_store import SEGMENT, SummaryStore
-from sparse_algos.retriever import Retriever
-from sparse_algos.selection import Selection, Visible
-
-
-class Keys(NamedTuple):
-    """Keys of consecutive tokens of all kv heads of a sequence, and which are still there."""
-
-    key_KTD: Tensor
-    held_KT: Tensor
+from memory_tiers.summary_store import SummaryStore
+from sparse_algos.retriever import Queries, Read, Retriever, Summaries
+from sparse_algos.selection import Selection
 
 
 class Selected(NamedTuple):
-    """Partitions of each row, and the pages that hold them."""
+    """Partitions of each query row, the pages that hold them, and the scores of all partitions.
+
+    scores_NGP: float32, see `Retriever.score`; None where another layer selected.
+    """
 
     partitions: Selection
     pages: PageSelection
+    scores_NGP: Tensor | None
 
 
 class _Step(NamedTuple):
@@ -36,6 +34,13 @@ class _Step(NamedTuple):
     rule: SelectRule
     columns_R: Tensor | None
     num_partitions: int
+
+
+class _Led(NamedTuple):
+    """What the last leading layer of a step selected."""
+
+    batch: Batch
+    selection: Selection
 
 
 class Index:
@@ -56,47 +61,79 @@ class Index:
         self._memory = memory
         self._kernel = kernel
         self._page_tokens = memory.geometry.page_tokens
-        self._in_kernel = mapper.in_order and retrieve.takes_best and retrieve.scored is not None
+        self._summariser = Summariser(retrieve, store, memory)
+        self._values = ValueMeans(memory.table) if retrieve.needs_value_mean else None
+        layers = range(memory.geometry.num_layers)
+        self._in_kernel = (
+            mapper.in_order
+            and retrieve.takes_best
+            and retrieve.scored is not None
+            and not (retrieve.pool_heads or retrieve.estimates)
+            and all(map(retrieve.leads, layers))
+        )
         self._step: _Step | None = None
+        self._led: _Led | None = None
 
     @property
     def peak_bytes(self) -> int:
         """Most bytes that were taken at one time."""
-        return self.store.peak_bytes
+        more = 0 if self._values is None else self._values.num_bytes
+        return self.store.peak_bytes + self._summariser.num_bytes + more
 
     def rebuild(self, layer: int, batch: Batch) -> None:
         """Form partitions anew where that is due, before the batch's tokens are stored."""
 
-    def update(self, layer: int, batch: Batch, key_ND: Tensor) -> None:
-        """Summarise new keys, rows outermost [R * M, D], which are in their pages already."""
-        size = self.retrieve.partition_size
-        rows_R = batch.index_rows(layer)
-        if batch.starts_any(size * SEGMENT):
-            last_R = torch.div(batch.stored_R + batch.new - 1, size, rounding_mode="trunc")
-            self.store.reserve(rows_R, -(-batch.longest // size), last_R + 1)
-        if batch.new > 1:
-            self._build(layer, batch)
-            return
-        partition_R = batch.stored_R // size
-        old = self.store.read_at(rows_R, partition_R)
-        grown = self.retrieve.append(old, batch.stored_R % size, key_ND)
-        self.store.write(rows_R, partition_R, grown)
+    def update(self, layer: int, batch: Batch, arrived: Arrived) -> None:
+        """Summarise new keys, which are in their pages already."""
+        if self._values is not None:
+            self._values.add(layer, batch, arrived.value_ND)
+        if self.retrieve.leads(layer):
+            self._summariser.update(layer, batch, arrived)
+
+    def reads_all(self, layer: int) -> bool:
+        """Whether attention is dense on this layer, whatever is selected."""
+        return self.retrieve.leaders_read_all and self.retrieve.leads(layer)
 
     def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected:
         """What each query row reads."""
-        num_partitions = -(-batch.longest // self.retrieve.partition_size)
-        scores_NGP = self._score(layer, batch, query_NGD, num_partitions)
-        rows, visible, table = batch.query_rows(layer), batch.visible, self._memory.table
-        alive = table.alive(rows, self.retrieve.partition_size)
-        if alive is not None:
-            visible = Visible(rows.num_tokens_R, rows.longest, alive)
-        selection = self.retrieve.select(scores_NGP, visible)
+        rows, table, scores_NGP = batch.query_rows(layer), self._memory.table, None
+        if self.retrieve.leads(layer):
+            scores_NGP = self._score(layer, batch, query_NGD)
+            selection = self._choose(layer, batch, scores_NGP)
+            self._led = _Led(batch, selection)
+        else:
+            assert self._led is not None and self._led.batch is batch, "no layer has selected yet"
+            selection = self._led.selection
         layout = Layout(
             page_tokens=self._page_tokens,
             partition_size=self.retrieve.partition_size,
             dead_P=table.dead_P,
         )
-        return Selected(selection, self._mapper.to_pages(selection, rows, layout))
+        return Selected(selection, self._mapper.to_pages(selection, rows, layout), scores_NGP)
+
+    def estimated(
+        self,
+        layer: int,
+        batch: Batch,
+        query_NGD: Tensor,
+        selected: Selected,
+        read: Attended,
+        scale: float,
+    ) -> Attended:
+        """What the retriever adds for what was not read."""
+        assert selected.scores_NGP is not None
+        estimate = self.retrieve.estimate(
+            Read(
+                query_NGD,
+                selected.scores_NGP,
+                read.lse,
+                selected.partitions,
+                self._estimated_summaries(layer, batch, selected.partitions),
+                None if self._values is None else self._values.mean_ND(layer),
+                scale,
+            )
+        )
+        return Attended(estimate.out_RGD.to(query_NGD.dtype), estimate.lse_RG)
 
     def step_inputs(
         self, layer: int, batch: Batch, query_RGD: Tensor, scale: float, *, trace: bool
@@ -109,11 +146,12 @@ class Index:
             self._step = self._step_of(batch)
         rows_R = batch.index_rows(layer)
         segments = self.store.segments(self.retrieve.scored, rows_R, self._step.num_partitions)
+        queries = self._queries(layer, batch, query_RGD, self._step.num_partitions)
         return StepInputs(
             query_RGD=query_RGD,
             pool_FPSD=self._memory.pool_FPSD,
             scale=scale,
-            scoring_RQE=self.retrieve.scoring_query(query_RGD),
+            scoring_RQE=self.retrieve.scoring_query(queries),
             segments_NCE=segments.pool_NCE,
             directory_RW=segments.directory_RW,
             num_tokens_R=batch.visible.num_tokens_R,
@@ -123,6 +161,19 @@ class Index:
             table=self._memory.fast.table.view(),
             trace=trace,
         )
+
+    def release(self, slot: int) -> None:
+        """Forget a sequence."""
+        table = self._memory.table
+        rows_K = table.rows_of(torch.tensor([slot], device=table.device))
+        for layer in range(self._memory.geometry.num_layers):
+            self.store.release(rows_K + layer * table.num_rows)
+            if self._values is not None:
+                self._values.release(rows_K + layer * table.num_rows)
+
+    def waste_pages(self, num_tokens: int) -> int:
+        """Pages that a row of so many tokens takes at most beyond those of its tokens."""
+        return self._mapper.waste_pages(self.retrieve.most_partitions(num_tokens))
 
     def _step_of(self, batch: Batch) -> _Step:
         """What the layers of a step have in common."""
@@ -134,60 +185,49 @@ class Index:
             recents=retrieve.recents,
             group_reduce=retrieve.group_reduce,
         )
-        partitions = -(-batch.longest // retrieve.partition_size)
-        return _Step(batch, rule, retrieve.columns(batch.visible), partitions)
+        return _Step(batch, rule, retrieve.columns(batch.visible), self._num_partitions(batch))
 
-    def release(self, slot: int) -> None:
-        """Forget a sequence."""
-        table = self._memory.table
-        rows_K = table.rows_of(torch.tensor([slot], device=table.device))
-        for layer in range(self._memory.geometry.num_layers):
-            self.store.release(rows_K + layer * table.num_rows)
+    def _num_partitions(self, batch: Batch) -> int:
+        return -(-batch.longest // self.retrieve.partition_size)
 
-    def waste_pages(self, num_tokens: int) -> int:
-        """Pages that a row of so many tokens takes at most beyond those of its tokens."""
-        return self._mapper.waste_pages(self.retrieve.most_partitions(num_tokens))
+    def _queries(self, layer: int, batch: Batch, query_NGD: Tensor, partitions: int) -> Queries:
+        """The queries, a row of the index each."""
+        query_RQD = query_NGD.view(len(batch.rows_R), -1, query_NGD.shape[-1])
+        return Queries(query_RQD, batch.positions_RM, layer, partitions)
 
-    def _build(self, layer: int, batch: Batch) -> None:
-        """Summarise every partition that a chunk of one sequence touched, from its pages."""
-        size, stop = self.retrieve.partition_size, batch.longest
-        first, last = (stop - batch.new) // size, -(-stop // size)
-        key_KTD, held_KT = self._keys(layer, batch, first * size)
-        missing = (last - first) * size - key_KTD.shape[1]
-        keys_KPSD = pad(key_KTD, (0, 0, 0, missing)).unflatten(1, (-1, size))
-        live_KPS = pad(held_KT, (0, missing)).unflatten(1, (-1, size))
-        built = self.retrieve.build(keys_KPSD.flatten(0, 1), live_KPS.flatten(0, 1))
-        rows_K = batch.index_rows(layer)
-        partition_P = torch.arange(first, last, device=rows_K.device)
-        rows_N = rows_K.repeat_interleave(len(partition_P))
-        self.store.write(rows_N, partition_P.repeat(len(rows_K)), built)
-
-    def _keys(self, layer: int, batch: Batch, start: int) -> Keys:
-        """Keys from token `start` on.
-
-        The pages of the chunk are in the fast tier; those before it may have left it, or the
-        memory for good.
-        """
-        page, stop, table = self._page_tokens, batch.longest, self._memory.table
-        pages_KP = batch.pages(layer, start // page, -(-stop // page))
-        there_KP = torch.ones_like(pages_KP, dtype=torch.bool)
-        if table.dead_P is not None:
-            there_KP = (~table.dead_P[pages_KP] & prefix_bits(page, pages_KP.device)[-1]) != 0
-        if start // page < (stop - batch.new) // page:
-            self._memory.fetch(pages_KP[there_KP])
-        frames_KP = self._memory.frames(pages_KP).masked_fill(~there_KP, 0)
-        key_KTD = self._memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
-        tokens = slice(start % page, start % page + stop - start)
-        return Keys(key_KTD[:, tokens], there_KP.repeat_interleave(page, dim=1)[:, tokens])
-
-    def _score(self, layer: int, batch: Batch, query_NGD: Tensor, num_partitions: int) -> Tensor:
+    def _score(self, layer: int, batch: Batch, query_NGD: Tensor) -> Tensor:
         """Relevance of each row's partitions to its queries, float32 [N, G, P]."""
+        return self._scores_of(layer, batch, query_NGD, self._num_partitions(batch))
+
+    def _scores_of(self, layer: int, batch: Batch, query_NGD: Tensor, partitions: int) -> Tensor:
         rows_R, retrieve = batch.index_rows(layer), self.retrieve
-        query_RQD = query_NGD.view(len(rows_R), -1, query_NGD.shape[-1])
+        queries = self._queries(layer, batch, query_NGD, partitions)
         if retrieve.scored is None:
-            scores_RQP = retrieve.score(self.store.read(rows_R, num_partitions), query_RQD)
+            scores_RQP = retrieve.score(self.store.read(rows_R, partitions), queries)
         else:
-            pool_NCE, directory_RW = self.store.segments(retrieve.scored, rows_R, num_partitions)
-            query_RQE = retrieve.scoring_query(query_RQD)
-            scores_RQP = self._kernel.score(query_RQE, pool_NCE, directory_RW, num_partitions)
+            pool_NCE, directory_RW = self.store.segments(retrieve.scored, rows_R, partitions)
+            query_RQE = retrieve.scoring_query(queries)
+            scores_RQP = self._kernel.score(query_RQE, pool_NCE, directory_RW, partitions)
         return scores_RQP.reshape(*query_NGD.shape[:2], -1)
+
+    def _choose(self, layer: int, batch: Batch, scores_NGP: Tensor) -> Selection:
+        rows, visible = batch.query_rows(layer), batch.visible
+        alive = self._memory.table.alive(rows, self.retrieve.partition_size)
+        if alive is not None:
+            visible = batch.visible_where(alive)
+        return self.retrieve.select(scores_NGP, visible, self._weighed(layer, batch))
+
+    def _weighed(self, layer: int, batch: Batch) -> Summaries:
+        """The summaries that the retriever looks at beside the scores, for each query row."""
+        names = self.retrieve.weighed
+        if not names:
+            return {}
+        read = self.store.read(batch.index_rows(layer), self._num_partitions(batch), names)
+        return {name: one.repeat_interleave(batch.new, dim=0) for name, one in read.items()}
+
+    def _estimated_summaries(self, layer: int, batch: Batch, selection: Selection) -> Summaries:
+        if (estimated_NC := selection.estimated_RC) is None:
+            return {}
+        rows_N = batch.index_rows(layer).repeat_interleave(batch.new)
+        rows_NC = rows_N.unsqueeze(1).expand_as(estimated_NC)
+        return self.store.read_at(rows_NC, estimated_NC.clamp(min=0))

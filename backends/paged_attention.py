@@ -11,8 +11,11 @@ from torch import Tensor
 from backends.attention.base import Attended, AttentionKernel, FrameSelection, merge
 from backends.batch import Batch
 from backends.chunk_attention import ChunkAttention
+from backends.context import Tape
 from backends.index import Index
-from backends.probe import Probe
+from backends.probe import Probe, without_weights
+from backends.summarise import Arrived
+from backends.weighted import attend_weighted
 from memory_tiers.base import PageSelection
 from memory_tiers.manager import CacheManager
 from memory_tiers.trace_recorder import TraceRecorder
@@ -58,6 +61,7 @@ class PagedAttention:
         self.kernel = kernel
         self.rules = rules
         self.recorder: TraceRecorder | None = None
+        self.tape: Tape | None = None
         self.probe: Probe | None = None
         self._size = memory.geometry.page_tokens
         self._prefetch = prefetch and len(memory.levels) > 1
@@ -74,12 +78,20 @@ class PagedAttention:
     ) -> Tensor:
         """A chunk of one sequence that sees everything before it: [M, H, D]."""
         assert len(batch.slots) == 1
-        self._record(layer, batch, None)
-        self._show(layer, batch, key_MKD, value_MKD)
-        self.store(layer, batch, key_MKD, value_MKD)
+        self.take(layer, batch, query_MHD, key_MKD, value_MKD)
         window = self.rules.window_of(layer)
         chunk = ChunkAttention(self.memory, self.kernel)
         return chunk.attend(layer, batch, query_MHD, key_MKD, value_MKD, scale, window)
+
+    def take(
+        self, layer: int, batch: Batch, query_MHD: Tensor, key_MKD: Tensor, value_MKD: Tensor
+    ) -> None:
+        """All that a chunk leaves behind, without its attention."""
+        self._record(layer, batch, None)
+        if self.tape is not None:
+            self.tape.add(layer, query_MHD, key_MKD, value_MKD)
+        self._show(layer, batch, key_MKD, value_MKD)
+        self.store(layer, batch, query_MHD, key_MKD, value_MKD)
 
     def sparse(
         self,
@@ -92,41 +104,41 @@ class PagedAttention:
     ) -> Tensor:
         """Rows that read what the algorithm selects for each of them: [B, M, H, D]."""
         self._show(layer, batch, key_BMKD.flatten(0, 1), value_BMKD.flatten(0, 1))
+        if self.tape is not None:
+            self.tape.add(layer, query_BMHD[0], key_BMKD[0], value_BMKD[0])
         self._evict(layer, batch)
         if (index := self._index_of(layer)) is not None:
             index.rebuild(layer, batch)
-        self.store(layer, batch, key_BMKD.flatten(0, 1), value_BMKD.flatten(0, 1))
+        self.store(layer, batch, *(one.flatten(0, 1) for one in (query_BMHD, key_BMKD, value_BMKD)))
         num_heads = self.memory.geometry.num_kv_heads
         query_BKMGD = query_BMHD.unflatten(2, (num_heads, -1)).transpose(1, 2)
         query_NGD = query_BKMGD.flatten(0, 2).contiguous()
         if index is not None and batch.new == 1:
             attended = self._decode(index, layer, batch, query_NGD, scale)
         else:
-            if index is None:
-                selection, pages = None, batch.every_page(layer, self.rules.window_of(layer))
-            else:
-                selection, pages = index.select(layer, batch, query_NGD)
-            self._record(layer, batch, selection)
-            self._count_read(batch, pages)
-            attended = self._attend_in_waves(query_NGD, pages, scale, shared=batch.new > 1)
+            attended = self._attend_rows(index, layer, batch, query_NGD, scale)
         if self.probe is not None and self.memory.counters.phase == "decode":
             window = self.rules.window_of(layer)
-            self.probe.compare(layer, query_NGD, attended, attended.out, scale, window)
+            self.probe.compare(layer, query_NGD, attended, scale, window)
         out_BKMGD = attended.out.view(query_BKMGD.shape)
         return out_BKMGD.transpose(1, 2).flatten(2, 3)
 
-    def store(self, layer: int, batch: Batch, key_NKD: Tensor, value_NKD: Tensor) -> None:
+    def store(
+        self, layer: int, batch: Batch, query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor
+    ) -> None:
         """Write packed keys and values, [B * M, K, D], to pages and summarise them."""
-        key_ND = _by_row(key_NKD, batch.new)
+        key_ND, value_ND = (_by_row(one, batch.new) for one in (key_NKD, value_NKD))
         self.memory.write(
             batch.write_pages(layer),
             batch.write_slots_N,
             key_ND,
-            _by_row(value_NKD, batch.new),
+            value_ND,
             shared=batch.new > 1,
         )
         if (index := self._index_of(layer)) is not None:
-            index.update(layer, batch, key_ND)
+            query_NKGD = query_NHD.unflatten(1, (self.memory.geometry.num_kv_heads, -1))
+            arrived = Arrived(key_ND, value_ND, _by_row(query_NKGD, batch.new))
+            index.update(layer, batch, arrived)
 
     def acts_on(self, layer: int) -> bool:
         """Whether a role of the algorithm acts on this layer."""
@@ -177,10 +189,7 @@ class PagedAttention:
         trace = self.recorder is not None
         step = index.step_inputs(layer, batch, query_RGD, scale, trace=trace) if fused else None
         if step is None:
-            selection, pages = index.select(layer, batch, query_RGD)
-            self._record(layer, batch, selection)
-            self._count_read(batch, pages)
-            return self._attend_at_once(layer, query_RGD, pages, scale)
+            return self._attend_rows(index, layer, batch, query_RGD, scale)
         done = self.kernel.decode_step(step)
         pages = PageSelection(done.indptr_R1, done.pages_N, done.live_N, done.wanted)
         self._record(layer, batch, done.partitions)
@@ -191,6 +200,34 @@ class PagedAttention:
         self._prefetch_next(layer, done.pages_N, done.frames_N)
         # The kernel's next step takes the same room.
         return Attended(done.attended.out.clone(), done.attended.lse)
+
+    def _attend_rows(
+        self, index: Index | None, layer: int, batch: Batch, query_NGD: Tensor, scale: float
+    ) -> Attended:
+        """Select, attend, and add what is estimated of the rest, one operation after the other."""
+        selected = None if index is None else index.select(layer, batch, query_NGD)
+        if index is None or selected is None or index.reads_all(layer):
+            pages = batch.every_page(layer, self.rules.window_of(layer))
+            self._record(layer, batch, None)
+            self._count_read(batch, pages)
+            return self._attend_in_waves(query_NGD, pages, scale, shared=batch.new > 1)
+        self._record(layer, batch, selected.partitions)
+        self._count_read(batch, selected.pages)
+        if selected.partitions.bias_RGC is not None:
+            chosen, where = selected.partitions, (self.memory, layer, batch, query_NGD)
+            attended = attend_weighted(*where, chosen, scale)
+            if self.probe is not None:
+                self.probe.read = attend_weighted(*where, without_weights(chosen), scale)
+        elif batch.new == 1:
+            attended = self._attend_at_once(layer, query_NGD, selected.pages, scale)
+        else:
+            attended = self._attend_in_waves(query_NGD, selected.pages, scale, shared=True)
+        if index.retrieve.estimates:
+            if self.probe is not None and self.probe.read is None:
+                self.probe.read = attended
+            rest = index.estimated(layer, batch, query_NGD, selected, attended, scale)
+            attended = merge(attended, rest)
+        return attended
 
     def _attend_at_once(
         self, layer: int, query_NGD: Tensor, pages: PageSelection, scale: float

@@ -4,6 +4,8 @@ The probe keeps a copy of every key and value that is stored, also of those that
 later and of those that clusters move; dense attention reads the copy, so no tier notices it.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -12,9 +14,18 @@ from backends.batch import Batch
 from memory_tiers.base import KVGeometry
 from memory_tiers.page_table import PageTable
 from memory_tiers.partition.every_page import every_page
+from sparse_algos.selection import Selection
 
 # How far above 1 rounding may lift what is recalled.
 SLACK = 0.01
+
+
+def without_weights(selection: Selection) -> Selection:
+    """The same tokens, each with its true weight: a head keeps its own."""
+    assert selection.bias_RGC is not None
+    absent_RGC = torch.isneginf(selection.bias_RGC)
+    bias_RGC = torch.zeros_like(selection.bias_RGC).masked_fill(absent_RGC, -torch.inf)
+    return replace(selection, bias_RGC=bias_RGC)
 
 
 class Probe:
@@ -32,6 +43,8 @@ class Probe:
         self._step = -1
         self._recalled: list[Tensor] = []
         self._error: list[Tensor] = []
+        # Attention over what the step read, with its true weights, where it answers otherwise.
+        self.read: Attended | None = None
         # A page's frame is its id: frames that nobody writes to are never touched.
         self._pool_FPSD = torch.empty(
             (table.num_pages, 2, self._geometry.page_tokens, self._geometry.head_dim),
@@ -54,7 +67,7 @@ class Probe:
 
     def store(self, layer: int, batch: Batch, key_ND: Tensor, value_ND: Tensor) -> None:
         """Keep new keys and values, in the order of rows and their tokens, [R * M, D]."""
-        self._batch = batch
+        self._batch, self.read = batch, None
         pages_N, slots_N = batch.write_pages(layer), batch.write_slots_N
         self._pool_FPSD[pages_N, 0, slots_N] = key_ND
         self._pool_FPSD[pages_N, 1, slots_N] = value_ND
@@ -63,16 +76,15 @@ class Probe:
         self,
         layer: int,
         query_RGD: Tensor,
-        read: Attended,
-        answer_RGD: Tensor,
+        answer: Attended,
         scale: float,
         window: int | None,
     ) -> None:
         """Note what a layer of a decode step did, whose tokens were stored last.
 
-        read: attention over what was read, with its true weights; answer_RGD: what goes on to the
-        model, which may hold an estimate of the rest too.
+        answer: what goes on to the model, which is also what was read where `read` is not set.
         """
+        read = self.read or answer
         self._step += layer == 0
         if self._step % self._every:
             return
@@ -83,7 +95,7 @@ class Probe:
         recalled_RG = torch.exp(read.lse - dense.lse)
         assert not (recalled_RG > 1 + SLACK).any(), "more was read than was ever stored"
         dense_RGD = dense.out.float()
-        off_RG = torch.linalg.vector_norm(answer_RGD.float() - dense_RGD, dim=-1)
+        off_RG = torch.linalg.vector_norm(answer.out.float() - dense_RGD, dim=-1)
         norm_RG = torch.linalg.vector_norm(dense_RGD, dim=-1)
         num_sequences = len(batch.slots)
         self._recalled.append(recalled_RG.clamp(max=1).reshape(num_sequences, -1).cpu())

@@ -68,7 +68,7 @@ def fill(
         new = min(chunk, length - start)
         batch = Batch(attention.memory.table, (slot,), (start,), new)
         for layer in range(geometry.num_layers):
-            key, value = (
-                torch.randn(shape, generator=generator)[:new].to(geometry.dtype) for _ in range(2)
+            query, key, value = (
+                torch.randn(shape, generator=generator)[:new].to(geometry.dtype) for _ in range(3)
             )
-            attention.store(layer, batch, key, value)
+            attention.store(layer, batch, query, key, value)

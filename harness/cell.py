@@ -82,7 +82,7 @@ def prepare(settings: Settings) -> Prepared:
     tokenizer = load_tokenizer(tokenizer_path(settings), download=download)
     info = describe(settings, len(tokenizer))
     settings = in_tokens(settings, info)
-    algorithm = build_algorithm(settings)
+    algorithm = build_algorithm(settings).fitted(info.shape)
     recorder = recorder_for(settings, algorithm)
     build_mapper(settings, algorithm)
     build(settings.cache.policy, "cache.policy")

@@ -4,7 +4,7 @@ A small directory per row names its segments (the two levels of SPIN's metadata,
 section 5), so sequences come and go without copying anything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -58,16 +58,19 @@ class SummaryStore:
         directory = self._directory_RW.numel() * self._directory_RW.itemsize
         return self.peak_segments * self.segment_bytes + directory
 
-    def read(self, rows_R: Tensor, num_partitions: int) -> Summaries:
+    def read(
+        self, rows_R: Tensor, num_partitions: int, names: Sequence[str] | None = None
+    ) -> Summaries:
         """The first `num_partitions` of each row, as [R, P, ...]; absent ones hold anything."""
         width = -(-num_partitions // SEGMENT)
         segments_N = self._directory_RW[rows_R, :width].clamp(min=0).flatten()
         # Whole segments, one after the other: several times faster than an index of two axes.
         return {
-            name: pool.index_select(0, segments_N)
-            .view(len(rows_R), width * SEGMENT, *pool.shape[2:])
+            name: self._pools[name]
+            .index_select(0, segments_N)
+            .view(len(rows_R), width * SEGMENT, *self._spec[name].shape)
             .narrow(1, 0, num_partitions)
-            for name, pool in self._pools.items()
+            for name in (self._pools if names is None else names)
         }
 
     def segments(self, name: str, rows_R: Tensor, num_partitions: int) -> Segments:
@@ -76,7 +79,7 @@ class SummaryStore:
         return Segments(self._pools[name], self._directory_RW[rows_R, :width])
 
     def read_at(self, rows_N: Tensor, partitions_N: Tensor) -> Summaries:
-        """Single partitions, as [N, ...]; what was never written holds anything."""
+        """Single partitions, in the shape of their rows; what was never written holds anything."""
         segment_N = self._directory_RW[rows_N, partitions_N // SEGMENT].clamp(min=0)
         slot_N = partitions_N % SEGMENT
         return {name: pool[segment_N, slot_N] for name, pool in self._pools.items()}

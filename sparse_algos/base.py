@@ -7,9 +7,10 @@ N anything flat over rows, L layers, F frames, E entries of a scored summary, C 
 segment of summaries, W segments of a row.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparse_algos.evictor import Evictor
+from sparse_algos.model_shape import ModelShape
 from sparse_algos.retriever import Retriever
 
 
@@ -29,3 +30,9 @@ class Algorithm:
     def is_dense(self) -> bool:
         """Whether every token is read."""
         return self.evict is None and self.retrieve is None
+
+    def fitted(self, model: ModelShape) -> "Algorithm":
+        """The same for one model; raises ValueError where a role cannot serve it."""
+        if self.retrieve is None:
+            return self
+        return replace(self, retrieve=self.retrieve.fitted(model))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_count
-from sparse_algos.retriever import Retriever, Summaries
+from sparse_algos.retriever import NOTHING, Keys, Retriever, Summaries
 from sparse_algos.scores import reduce_group
 from sparse_algos.selection import PartitionKind, Selection, Steady, Visible
 
@@ -69,20 +69,18 @@ class ClusterRetriever(Retriever):
         """The cluster of each token, int64 [R, T], below `num_clusters(T)`; rows are apart."""
 
     @abstractmethod
-    def summarise(self, keys_RTD: Tensor, labels_RT: Tensor, num_clusters: int) -> Summaries:
+    def summarise(
+        self, keys_RTD: Tensor, values_RTD: Tensor, labels_RT: Tensor, num_clusters: int
+    ) -> Summaries:
         """Summaries of the clusters, [R, P, ...]; those of empty ones are finite."""
 
-    def build(self, keys_NSD: Tensor, live_NS: Tensor) -> Summaries:
-        """See Retriever: the live tokens of each partition are one cluster."""
-        keys_NSD = keys_NSD.masked_fill(~live_NS.unsqueeze(-1), 0)
-        both = self.summarise(keys_NSD, (~live_NS).long(), 2)
-        return {name: one[:, 0] for name, one in both.items()}
+    def build(self, keys: Keys) -> Summaries:
+        """Clusters are formed of all tokens that wait, see `cluster`."""
+        raise NotImplementedError("clusters are formed of tokens, not of partitions")
 
-    def append(self, old: Summaries, count_N: Tensor, key_ND: Tensor) -> Summaries:
-        """Nothing is added to a cluster."""
-        raise NotImplementedError("clusters are formed at once; new tokens form new ones")
-
-    def select(self, scores_RGP: Tensor, visible: Visible) -> Selection:
+    def select(
+        self, scores_RGP: Tensor, visible: Visible, summaries: Summaries = NOTHING
+    ) -> Selection:
         """The best clusters that fit the budget beside sinks and newest tokens, best first."""
         assert visible.clusters is not None, "clusters are chosen by their sizes"
         sizes_RP, covered_R = visible.clusters

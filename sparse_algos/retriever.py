@@ -3,17 +3,19 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_amount, check_count
+from sparse_algos.model_shape import ModelShape
 from sparse_algos.scores import GroupReduce, dot_scores, reduce_group
 from sparse_algos.selection import PartitionKind, Selection, Visible
 
 Summaries = Mapping[str, Tensor]
+NOTHING: Summaries = {}
 
 
 @dataclass(frozen=True)
@@ -24,28 +26,102 @@ class TensorSpec:
     dtype: torch.dtype
 
 
+class Keys(NamedTuple):
+    """Keys of P consecutive partitions of each of R rows in one layer; kv heads innermost in R.
+
+    key_RPSD; live_RPS: bool, the slots that hold a token, the others may hold anything; first_R:
+    int64 [R], the number of each row's first partition here; query_RTD: float32, where the
+    retriever `waits` for queries: means over the query group, of the tokens of these partitions and
+    of the `waits` tokens after them.
+    """
+
+    key_RPSD: Tensor
+    live_RPS: Tensor
+    first_R: Tensor
+    layer: int
+    query_RTD: Tensor | None = None
+
+
+class NewKeys(NamedTuple):
+    """One more key for the last partition of each of R rows in one layer; kv heads innermost in R.
+
+    key_RD; count_R: int64, tokens that the partition held before.
+    """
+
+    key_RD: Tensor
+    count_R: Tensor
+    layer: int
+
+
+class Queries(NamedTuple):
+    """Queries of R rows of one layer, Q = M * G for each, group innermost; kv heads innermost in R.
+
+    query_RQD; position_RM: int64, tokens before each query row; num_partitions: those to score.
+    """
+
+    query_RQD: Tensor
+    position_RM: Tensor
+    layer: int
+    num_partitions: int
+
+
+class Read(NamedTuple):
+    """What decode rows have read exactly, for an estimate of the rest.
+
+    query_RGD; scores_RGP: see `Retriever.score`; lse_RG: float32, log of the sum of exponentials of
+    the logits that were read; selection: what was selected; summaries: [R, C, ...] of
+    selection.estimated_RC; value_RD: float32, mean of the values of every token, where
+    `needs_value_mean`; scale: of the logits.
+    """
+
+    query_RGD: Tensor
+    scores_RGP: Tensor
+    lse_RG: Tensor
+    selection: Selection
+    summaries: Summaries
+    value_RD: Tensor | None
+    scale: float
+
+
+class Estimate(NamedTuple):
+    """Attention over what was not read: out_RGD, and its weight as lse_RG, both float32."""
+
+    out_RGD: Tensor
+    lse_RG: Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class Retriever(ABC):
     """Chooses which partitions a query reads; all KV is kept, somewhere.
 
     budget_tokens: tokens one kv head may read per query, or a share of the context if below 1;
     sinks and recents: first and last tokens that are always read, inside the budget;
-    group_reduce: how the scores of the query heads of one kv head become one.
+    group_reduce: how the scores of the query heads of one kv head become one; pool_heads: whether
+    all kv heads of a sequence read the same partitions, those of the best mean score.
 
     kind: what a partition is; scored: the summary, a vector [E], whose dot products with
     `scoring_query` are the scores, which kernels then work out where it lies; None where scores are
     anything else, and `score` says what. takes_best: `select` is that of this class, which
-    kernels may do by themselves.
+    kernels may do by themselves. weighed: summaries that `select` looks at beside the scores.
+    estimates: `estimate` adds something to what was read. trained: what `weights` holds, None where
+    nothing is trained or calibrated. needs_positions: token t lies in slot t, which evictors undo.
     """
 
     budget_tokens: int | float
     sinks: int
     recents: int
     group_reduce: GroupReduce
+    pool_heads: bool = False
+    _tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     kind: ClassVar[PartitionKind]
     scored: ClassVar[str | None] = None
     takes_best: ClassVar[bool] = True
+    weighed: ClassVar[tuple[str, ...]] = ()
+    estimates: ClassVar[bool] = False
+    needs_value_mean: ClassVar[bool] = False
+    needs_positions: ClassVar[bool] = False
+    trained: ClassVar[str | None] = None
 
     def __init_subclass__(cls) -> None:
         """A score of its own is not the dot product that kernels would compute instead."""
@@ -76,6 +152,33 @@ class Retriever(ABC):
     def partition_size(self) -> int:
         """Tokens in a partition, the fewest where they vary."""
 
+    @property
+    def waits(self) -> int | None:
+        """When a partition is summarised: once it is complete and so many tokens follow it.
+
+        None: from its first token on, and `append` folds in each more. What is not summarised
+        must be read by all rows, so recents may not be fewer.
+        """
+        return None
+
+    @property
+    def needs_queries(self) -> bool:
+        """Whether `build` looks at queries, see Keys."""
+        return False
+
+    def fitted(self, model: ModelShape) -> "Retriever":
+        """This retriever with what it needs of a model; raises ValueError where it cannot serve."""
+        return self
+
+    def leads(self, layer: int) -> bool:
+        """Whether rows select on this layer; elsewhere they read what the last leader selected."""
+        return True
+
+    @property
+    def leaders_read_all(self) -> bool:
+        """Whether layers that select for others are dense themselves."""
+        return False
+
     def most_partitions(self, num_tokens: int) -> int:
         """Partitions of one row that holds `num_tokens`, at most."""
         return -(-num_tokens // self.partition_size)
@@ -92,24 +195,24 @@ class Retriever(ABC):
         """The tensors kept per partition and kv head."""
 
     @abstractmethod
-    def build(self, keys_NSD: Tensor, live_NS: Tensor) -> Summaries:
-        """Summaries of N partitions from their keys; dead slots may hold anything."""
+    def build(self, keys: Keys) -> Summaries:
+        """Summaries of partitions, [R, P, ...]; dead slots may hold anything."""
 
-    @abstractmethod
-    def append(self, old: Summaries, count_N: Tensor, key_ND: Tensor) -> Summaries:
-        """Fold one more key into N partitions that hold count_N tokens (0: `old` is garbage)."""
+    def append(self, old: Summaries, new: NewKeys) -> Summaries:
+        """Fold one more key into the partitions `old` [R, ...]; those of 0 tokens are garbage."""
+        raise NotImplementedError(f"{type(self).__name__} waits until a partition is complete")
 
-    def scoring_query(self, query_RQD: Tensor) -> Tensor:
-        """What the summary `scored` is multiplied with, [R, Q, E], in the query's dtype."""
-        return query_RQD
+    def scoring_query(self, queries: Queries) -> Tensor:
+        """What the summary `scored` is multiplied with, [R, Q, E], in the summary's dtype."""
+        return queries.query_RQD
 
-    def score(self, summaries: Summaries, query_RQD: Tensor) -> Tensor:
+    def score(self, summaries: Summaries, queries: Queries) -> Tensor:
         """Relevance of partitions to queries, float32 [R, Q, P], from summaries [R, P, ...]."""
         if self.scored is None:
             raise NotImplementedError(
                 f"{type(self).__name__} neither names its `scored` summary nor defines `score`"
             )
-        return dot_scores(summaries[self.scored], self.scoring_query(query_RQD))
+        return dot_scores(summaries[self.scored], self.scoring_query(queries))
 
     def most_tokens(self, context: int) -> int:
         """Tokens that one query may read when its sequence holds `context` tokens."""
@@ -130,26 +233,50 @@ class Retriever(ABC):
         tokens_R = (visible.num_tokens_R.double() * self.budget_tokens).ceil().long()
         return tokens_R.clamp(min=self.least_budget) // self.partition_size
 
-    def select(self, scores_RGP: Tensor, visible: Visible) -> Selection:
-        """The best partitions of each row within its budget, sinks and recents first."""
+    def select(
+        self, scores_RGP: Tensor, visible: Visible, summaries: Summaries = NOTHING
+    ) -> Selection:
+        """The best partitions of each row within its budget, sinks and recents first.
+
+        summaries: [R, P, ...] of those that `weighed` names.
+        """
         size = self.partition_size
         masks = visible.masks(scores_RGP.shape[-1], size, self.sinks, self.recents)
         scores_RGP = scores_RGP.masked_fill(masks.absent_RP.unsqueeze(1), -torch.inf)
+        scores_RP = self.reduced(scores_RGP, visible)
+        return self.best(scores_RP.masked_fill(masks.forced_RP, torch.inf), visible)
+
+    def reduced(self, scores_RGP: Tensor, visible: Visible) -> Tensor:
+        """One score per row and partition; absent ones have -inf before and after."""
         scores_RP = reduce_group(scores_RGP, self.group_reduce)
-        scores_RP = scores_RP.masked_fill(masks.forced_RP, torch.inf)
-        columns = min(self.most_tokens(visible.longest) // size, scores_RP.shape[1])
+        if not self.pool_heads:
+            return scores_RP
+        scores_BKMP = scores_RP.unflatten(0, (-1, visible.num_kv_heads, visible.num_queries))
+        return scores_BKMP.mean(dim=1, keepdim=True).expand_as(scores_BKMP).flatten(0, 2)
+
+    def best(self, scores_RP: Tensor, visible: Visible) -> Selection:
+        """The partitions of largest score that the budget allows; never one of -inf."""
+        columns = min(self.most_tokens(visible.longest) // self.partition_size, scores_RP.shape[1])
         best = scores_RP.topk(columns, dim=1)
         if self._fills(columns, visible):
             return Selection(best.indices.sort(dim=1).values, None)
         valid_RC = best.values > -torch.inf
         if (columns_R := self.columns(visible)) is not None:
             valid_RC &= torch.arange(columns, device=columns_R.device) < columns_R.unsqueeze(1)
-        partitions_RC = best.indices.masked_fill(~valid_RC, scores_RP.shape[1])
-        partitions_RC, order_RC = partitions_RC.sort(dim=1)
-        return Selection(partitions_RC, valid_RC.gather(1, order_RC))
+        return ascending(best.indices, valid_RC, scores_RP.shape[1])
+
+    def estimate(self, read: Read) -> Estimate:
+        """What `estimates` adds for the rest of each row; merged by its weight."""
+        raise NotImplementedError(f"{type(self).__name__} estimates nothing")
 
     def _fills(self, columns: int, visible: Visible) -> bool:
         """Whether the host knows that every row has a partition for every column."""
         same_budget = isinstance(self.budget_tokens, int) or visible.shortest == visible.longest
         enough = -(-visible.shortest // self.partition_size) >= columns
         return same_budget and enough and visible.alive_RP is None
+
+
+def ascending(partitions_RC: Tensor, valid_RC: Tensor, num_partitions: int) -> Selection:
+    """A selection in order; columns that do not count go last, and name no partition."""
+    partitions_RC, order_RC = partitions_RC.masked_fill(~valid_RC, num_partitions).sort(dim=1)
+    return Selection(partitions_RC, valid_RC.gather(1, order_RC))

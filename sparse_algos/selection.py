@@ -25,7 +25,8 @@ class Visible:
 
     num_tokens_R: int64 [R], the row sees tokens 0 .. n-1 of its sequence; longest: their maximum,
     known on the host; alive_RP: bool [R, P] or None, partitions that still hold a token; shortest:
-    the least that any row is known to see, on the host; clusters: where partitions are clusters.
+    the least that any row is known to see, on the host; clusters: where partitions are clusters;
+    num_kv_heads and num_queries: rows are sequences x kv heads x queries, the last innermost.
     """
 
     num_tokens_R: Tensor
@@ -33,6 +34,8 @@ class Visible:
     alive_RP: Tensor | None = None
     shortest: int = 0
     clusters: Clusters | None = None
+    num_kv_heads: int = 1
+    num_queries: int = 1
     _masks: dict[tuple[int, ...], "Masks"] = field(default_factory=dict, repr=False)
 
     def masks(self, num_partitions: int, size: int, sinks: int, recents: int) -> "Masks":
@@ -72,9 +75,13 @@ class Selection:
     """Partitions that each row reads, ascending: int64 [R, C].
 
     valid_RC says which columns count, bool; None when all of them do; steady: where partitions do
-    not cover every token.
+    not cover every token; bias_RGC: float32, added to the logits of the tokens of a column for each
+    query head, where partitions are tokens; estimated_RC: partitions that are not read but
+    estimated, -1 for none.
     """
 
     partitions_RC: Tensor
     valid_RC: Tensor | None
     steady: Steady | None = None
+    bias_RGC: Tensor | None = None
+    estimated_RC: Tensor | None = None

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils import logging
+
+from sparse_algos.model_shape import ModelShape, Rotary
 
 # Shapes of random models: `toy` runs anywhere, `wide` has the KV of an 8B model in two layers,
 # 1b and 8b are those of Llama 3 (arXiv:2407.21783, table 3; Llama 3.2 model card).
@@ -47,6 +50,19 @@ class ModelInfo:
     windowed_layers: frozenset[int]
     window: int | None
     dtype: torch.dtype
+    rotary: Rotary | None = None
+
+    @property
+    def shape(self) -> ModelShape:
+        """What algorithms may know of it."""
+        return ModelShape(
+            name=self.name,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            rotary=self.rotary,
+        )
 
 
 def describe_local(path: str, dtype: str, *, download: bool) -> ModelInfo:
@@ -137,7 +153,23 @@ def _describe(name: str, config: Any, dtype: str) -> ModelInfo:
         windowed_layers=frozenset(i for i, kind in enumerate(kinds) if kind == SLIDING),
         window=window,
         dtype=_dtype(config, dtype),
+        rotary=_rotary(config),
     )
+
+
+def _rotary(config: Any) -> Rotary | None:
+    """How keys are rotated; None where it is not one rotation of whole heads for all layers."""
+    rope = getattr(config, "rope_parameters", None)
+    if not rope or "rope_type" not in rope or rope.get("partial_rotary_factor", 1.0) != 1.0:
+        return None
+    kind = rope["rope_type"]
+    if kind == "default":
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return Rotary(rope["rope_theta"] ** -(torch.arange(0, dim, 2).float() / dim))
+    if kind not in ("linear", "llama3", "yarn"):
+        return None
+    frequency_E, factor = ROPE_INIT_FUNCTIONS[kind](config, None)
+    return Rotary(frequency_E.float(), float(factor))
 
 
 def _refuse_unserved(name: str, config: Any, kinds: list[str]) -> None:

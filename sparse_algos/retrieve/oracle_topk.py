@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparse_algos.retriever import Retriever, Summaries, TensorSpec
+from sparse_algos.retriever import Keys, NewKeys, Queries, Retriever, Summaries, TensorSpec
 from sparse_algos.selection import PartitionKind
 
 
@@ -26,14 +26,14 @@ class OracleTopK(Retriever):
         """The key itself."""
         return {"key": TensorSpec((head_dim,), dtype)}
 
-    def build(self, keys_NSD: Tensor, live_NS: Tensor) -> Summaries:
+    def build(self, keys: Keys) -> Summaries:
         """See Retriever; a partition has one slot, which is live."""
-        return {"key": keys_NSD[:, 0]}
+        return {"key": keys.key_RPSD[:, :, 0]}
 
-    def append(self, old: Summaries, count_N: Tensor, key_ND: Tensor) -> Summaries:
+    def append(self, old: Summaries, new: NewKeys) -> Summaries:
         """See Retriever."""
-        return {"key": key_ND}
+        return {"key": new.key_RD}
 
-    def scoring_query(self, query_RQD: Tensor) -> Tensor:
+    def scoring_query(self, queries: Queries) -> Tensor:
         """Makes the attention logits, q.k / sqrt(D)."""
-        return query_RQD * query_RQD.shape[-1] ** -0.5
+        return queries.query_RQD * queries.query_RQD.shape[-1] ** -0.5

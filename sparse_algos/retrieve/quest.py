@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_count
-from sparse_algos.retriever import Retriever, Summaries, TensorSpec
+from sparse_algos.retriever import Keys, NewKeys, Queries, Retriever, Summaries, TensorSpec
 from sparse_algos.selection import PartitionKind
 
 
@@ -37,20 +37,22 @@ class Quest(Retriever):
         """Element-wise minimum, then maximum, of the keys."""
         return {"bounds": TensorSpec((2 * head_dim,), dtype)}
 
-    def build(self, keys_NSD: Tensor, live_NS: Tensor) -> Summaries:
+    def build(self, keys: Keys) -> Summaries:
         """See Retriever."""
-        dead_NS1 = ~live_NS.unsqueeze(-1)
-        low_ND = keys_NSD.masked_fill(dead_NS1, torch.inf).amin(dim=1)
-        high_ND = keys_NSD.masked_fill(dead_NS1, -torch.inf).amax(dim=1)
-        return {"bounds": torch.cat((low_ND, high_ND), dim=-1)}
+        dead_RPS1 = ~keys.live_RPS.unsqueeze(-1)
+        low_RPD = keys.key_RPSD.masked_fill(dead_RPS1, torch.inf).amin(dim=2)
+        high_RPD = keys.key_RPSD.masked_fill(dead_RPS1, -torch.inf).amax(dim=2)
+        return {"bounds": torch.cat((low_RPD, high_RPD), dim=-1)}
 
-    def append(self, old: Summaries, count_N: Tensor, key_ND: Tensor) -> Summaries:
+    def append(self, old: Summaries, new: NewKeys) -> Summaries:
         """See Retriever."""
-        low_ND, high_ND = old["bounds"].chunk(2, dim=-1)
-        grown = torch.cat((torch.minimum(low_ND, key_ND), torch.maximum(high_ND, key_ND)), dim=-1)
-        fresh = torch.cat((key_ND, key_ND), dim=-1)
-        return {"bounds": torch.where(count_N.unsqueeze(-1) == 0, fresh, grown)}
+        low_RD, high_RD = old["bounds"].chunk(2, dim=-1)
+        key_RD = new.key_RD
+        grown = torch.cat((torch.minimum(low_RD, key_RD), torch.maximum(high_RD, key_RD)), dim=-1)
+        fresh = torch.cat((key_RD, key_RD), dim=-1)
+        return {"bounds": torch.where(new.count_R.unsqueeze(-1) == 0, fresh, grown)}
 
-    def scoring_query(self, query_RQD: Tensor) -> Tensor:
+    def scoring_query(self, queries: Queries) -> Tensor:
         """Makes the sum over dimensions of max(q_i min_i, q_i max_i), which is at least any q.k."""
+        query_RQD = queries.query_RQD
         return torch.cat((query_RQD.clamp(max=0), query_RQD.clamp(min=0)), dim=-1)

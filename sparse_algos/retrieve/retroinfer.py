@@ -14,7 +14,7 @@ from torch.nn.functional import normalize, pad
 
 from sparse_algos.checks import check_count
 from sparse_algos.clustered import ClusterRetriever
-from sparse_algos.retriever import Summaries, TensorSpec
+from sparse_algos.retriever import Queries, Summaries, TensorSpec
 
 # Similarities held at one time, so that a long context needs no quadratic memory.
 BLOCK_ELEMENTS = 1 << 24
@@ -61,9 +61,9 @@ class RetroInfer(ClusterRetriever):
         """The mean key."""
         return {"centroid": TensorSpec((head_dim,), dtype)}
 
-    def scoring_query(self, query_RQD: Tensor) -> Tensor:
+    def scoring_query(self, queries: Queries) -> Tensor:
         """Makes the attention logits of the centroids, q.c / sqrt(D)."""
-        return query_RQD * query_RQD.shape[-1] ** -0.5
+        return queries.query_RQD * queries.query_RQD.shape[-1] ** -0.5
 
     def cluster(self, keys_RTD: Tensor) -> Tensor:
         """See ClusterRetriever: k-means by dot product over centred keys, without randomness."""
@@ -81,7 +81,9 @@ class RetroInfer(ClusterRetriever):
             centroids_NPD = _moved(keys_NTD, lengths_N, centroids_NPD)
         return _nearest(keys_RTD, centroids_NPD.reshape(rows, -1, dim))
 
-    def summarise(self, keys_RTD: Tensor, labels_RT: Tensor, num_clusters: int) -> Summaries:
+    def summarise(
+        self, keys_RTD: Tensor, values_RTD: Tensor, labels_RT: Tensor, num_clusters: int
+    ) -> Summaries:
         """See ClusterRetriever."""
         ones_RT = torch.ones_like(labels_RT, dtype=torch.float32)
         sums = _sums(keys_RTD.float(), ones_RT, labels_RT, num_clusters)

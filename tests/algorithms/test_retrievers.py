@@ -12,6 +12,7 @@ from sparse_algos.retrieve.oracle_topk import OracleTopK
 from sparse_algos.retrieve.quest import Quest
 from sparse_algos.retriever import Retriever
 from sparse_algos.selection import Selection, Visible
+from tests.algorithms.inputs import keys_of, queries_of
 
 DIM, BLOCK = 8, 4
 examples = settings(max_examples=60)
@@ -81,8 +82,8 @@ def plain_worth(how: str, scores_GP: Tensor, there: list[int]) -> dict[int, floa
 def test_a_quest_score_bounds_every_product_in_its_block(seed, live, scale):
     keys_NSD, query_1QD = random(seed, 5, BLOCK, DIM) * scale, random(seed + 1, 1, 3, DIM)
     live_NS = (torch.arange(BLOCK) < live).expand(5, -1)
-    bounds = quest().build(keys_NSD, live_NS)
-    scores_QP = quest().score({"bounds": bounds["bounds"].unsqueeze(0)}, query_1QD)[0]
+    bounds = quest().build(keys_of(keys_NSD.unsqueeze(0), live_NS.unsqueeze(0)))
+    scores_QP = quest().score(bounds, queries_of(query_1QD, 5))[0]
     products_QPS = torch.einsum("qd,psd->qps", query_1QD[0], keys_NSD[:, :live])
     assert (scores_QP >= products_QPS.amax(-1) - 1e-4 * scale).all()
     assert (scores_QP - products_QPS.amax(-1)).max() > 0 or live == 1
@@ -92,8 +93,8 @@ def test_a_quest_score_bounds_every_product_in_its_block(seed, live, scale):
 @given(seed=SEEDS)
 def test_a_quest_score_is_the_formula_of_the_paper(seed):
     keys_NSD, query_1QD = random(seed, 3, BLOCK, DIM), random(seed + 1, 1, 2, DIM)
-    built = quest().build(keys_NSD, torch.ones(3, BLOCK, dtype=torch.bool))["bounds"]
-    scores_QP = quest().score({"bounds": built.unsqueeze(0)}, query_1QD)[0]
+    built = quest().build(keys_of(keys_NSD.unsqueeze(0)))
+    scores_QP = quest().score(built, queries_of(query_1QD, 3))[0]
     for q in range(2):
         for p in range(3):
             bound = 0.0
@@ -153,8 +154,8 @@ def test_a_share_is_not_rounded_up_by_float32(share):
 def test_the_oracle_reads_the_tokens_of_largest_attention(seed, length):
     retriever = oracle()
     keys_TD, query_1GD = random(seed, length, DIM), random(seed + 1, 1, 2, DIM)
-    built = retriever.build(keys_TD.unsqueeze(1), torch.ones(length, 1, dtype=torch.bool))
-    scores_RGP = retriever.score({"key": built["key"].unsqueeze(0)}, query_1GD)
+    built = retriever.build(keys_of(keys_TD.view(1, length, 1, DIM)))
+    scores_RGP = retriever.score(built, queries_of(query_1GD, length))
     (chosen,) = picked(retriever.select(scores_RGP, Visible(torch.tensor([length]), length)))
     weights_T = (query_1GD[0].double() @ keys_TD.double().T * DIM**-0.5).softmax(-1).sum(0)
     forced = {0, 1, length - 3, length - 2, length - 1}

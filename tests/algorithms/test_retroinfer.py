@@ -11,6 +11,7 @@ from torch import Tensor
 import sparse_algos.retrieve.retroinfer as module
 from sparse_algos.retrieve.retroinfer import RetroInfer
 from sparse_algos.selection import Clusters, Selection, Visible
+from tests.algorithms.inputs import queries_of
 
 DIM = 8
 examples = settings(max_examples=40)
@@ -94,7 +95,7 @@ def test_clusters_hold_keys_more_alike_than_blocks_do():
     retriever = retroinfer(cluster_tokens=12, segment_tokens=8192)
 
     def spread(labels_RT: Tensor) -> float:
-        means_PD = retriever.summarise(keys_RTD, labels_RT, 16)["centroid"][0]
+        means_PD = retriever.summarise(keys_RTD, keys_RTD, labels_RT, 16)["centroid"][0]
         return float((keys_RTD[0] - means_PD[labels_RT[0]]).square().sum())
 
     blocks = spread(torch.arange(192).unsqueeze(0) // 12)
@@ -108,7 +109,7 @@ def test_clusters_hold_keys_more_alike_than_blocks_do():
 def test_a_summary_is_the_mean_key(seed, length, dtype):
     keys_RTD = random(seed, 2, length, DIM).to(dtype)
     labels_RT = torch.randint(0, 5, (2, length), generator=torch.Generator().manual_seed(seed))
-    centroid_RPD = retroinfer().summarise(keys_RTD, labels_RT, 6)["centroid"]
+    centroid_RPD = retroinfer().summarise(keys_RTD, keys_RTD, labels_RT, 6)["centroid"]
     assert centroid_RPD.dtype == dtype
     for row in range(2):
         for label in range(6):
@@ -121,7 +122,9 @@ def test_a_summary_is_the_mean_key(seed, length, dtype):
 
 def test_a_score_is_the_logit_of_the_centroid():
     centroid_RPD, query_RQD = random(0, 2, 5, DIM), random(1, 2, 3, DIM)
-    scores_RQP = retroinfer().score({"centroid": centroid_RPD}, query_RQD)
+    scores_RQP = retroinfer().score(
+        {"centroid": centroid_RPD}, queries_of(query_RQD, centroid_RPD.shape[1])
+    )
     expected_RQP = torch.einsum("rqd,rpd->rqp", query_RQD, centroid_RPD) / math.sqrt(DIM)
     torch.testing.assert_close(scores_RQP, expected_RQP)
 

@@ -6,11 +6,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from harness.build import build_algorithm, build_mapper
 from harness.settings import Settings, validated
+from sparse_algos.model_shape import ModelShape
+from sparse_algos.retriever import Retriever
 
 CONF = Path(__file__).parents[2] / "conf"
 PAGE_TOKENS = 16
@@ -24,6 +27,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "quest of 32": ("quest", {"block_tokens": 32, "sinks": 0, "recents": 1}),
 }
+
+
+def fitted(retrieve: Retriever, model: ModelShape) -> Retriever:
+    """Fitted to a model that was never trained: with random tensors where it needs any."""
+    if retrieve.trained is None:
+        return retrieve.fitted(model)
+    generator = torch.Generator().manual_seed(0)
+    shapes = retrieve.tensor_shapes(model)
+    found = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return retrieve.with_tensors(found, model)
 
 
 def options(group: str) -> list[str]:

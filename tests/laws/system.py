@@ -19,6 +19,8 @@ from harness.settings import Settings
 from harness.system import assemble
 from memory_tiers.manager import CacheManager
 from sparse_algos.base import Algorithm
+from sparse_algos.model_shape import Rotary
+from tests.laws.configs import fitted
 
 MAX_TOKENS = 192
 DENSE = Algorithm(name="dense", evict=None, retrieve=None)
@@ -52,6 +54,7 @@ class Shape:
             windowed_layers=self.windowed,
             window=self.window,
             dtype=torch.float32,
+            rotary=Rotary(1e4 ** -(torch.arange(0, self.head_dim, 2).float() / self.head_dim)),
         )
 
 
@@ -247,6 +250,13 @@ def algorithm_with(settings: Settings, budget_tokens: int | float | None) -> Alg
     return replace(algorithm, **roles)
 
 
+def fitted_to(algorithm: Algorithm, info: ModelInfo) -> Algorithm:
+    """The algorithm for this model, with random tensors where it wants trained ones."""
+    if algorithm.retrieve is None:
+        return algorithm
+    return replace(algorithm, retrieve=fitted(algorithm.retrieve, info.shape))
+
+
 def build_system(
     settings: Settings,
     shape: Shape,
@@ -255,6 +265,7 @@ def build_system(
 ) -> System:
     """The system that the harness would assemble, with a watched kernel and no model."""
     algorithm = algorithm or algorithm_with(settings, budget_tokens)
+    algorithm = fitted_to(algorithm, shape.info)
     plan = plan_for(settings, algorithm, shape.info, MAX_TOKENS, torch.device("cpu"))
     watcher = Watcher()
     engine = assemble(settings, algorithm, plan, shape.info, NoModel(shape.layers), watcher)

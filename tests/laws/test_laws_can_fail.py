@@ -66,7 +66,7 @@ def test_a_mapper_that_drops_a_slot_is_not_dense(monkeypatch):
 
 
 def test_a_retriever_that_reads_everything_exceeds_its_budget(monkeypatch):
-    def everything(self, scores_RGP, visible) -> Selection:
+    def everything(self, scores_RGP, visible, summaries) -> Selection:
         partition_P = torch.arange(scores_RGP.shape[-1]).expand(len(scores_RGP), -1)
         starts_RP = partition_P * self.partition_size
         return Selection(partition_P, starts_RP < visible.num_tokens_R.unsqueeze(1))
@@ -197,12 +197,12 @@ def test_an_uncounted_copy_is_noticed(monkeypatch):
 
 
 def test_an_append_that_forgets_is_no_rebuild(monkeypatch):
-    monkeypatch.setattr(Quest, "append", lambda self, old, count_N, key_ND: old)
+    monkeypatch.setattr(Quest, "append", lambda self, old, new: old)
     quest = Quest(
         budget_tokens=TIGHT_BUDGET, sinks=4, recents=16, group_reduce="max", block_tokens=16
     )
     with pytest.raises(AssertionError):
-        assert_appending_equals_rebuilding(quest, torch.randn(20, 8), start=10)
+        assert_appending_equals_rebuilding(quest, torch.randn(2, 20, 16), start=10)
 
 
 class Greedy(Lru):

@@ -137,15 +137,13 @@ class LosesTheFirstKey(Probe):
 
 
 class CountsTheAnswerTwice(Probe):
-    def compare(self, layer: int, query: Tensor, read: Attended, *rest: Any) -> None:
-        super().compare(layer, query, Attended(read.out, read.lse + 0.01), *rest)
+    def compare(self, layer: int, query: Tensor, answer: Attended, *rest: Any) -> None:
+        super().compare(layer, query, Attended(answer.out, answer.lse + 0.01), *rest)
 
 
 class MixesTheHeads(Probe):
-    def compare(
-        self, layer: int, query: Tensor, read: Attended, answer: Tensor, *rest: Any
-    ) -> None:
-        super().compare(layer, query, read, answer.flip(1), *rest)
+    def compare(self, layer: int, query: Tensor, answer: Attended, *rest: Any) -> None:
+        super().compare(layer, query, Attended(answer.out.flip(1), answer.lse), *rest)
 
 
 @pytest.mark.parametrize("broken", [LosesTheFirstKey, CountsTheAnswerTwice, MixesTheHeads])

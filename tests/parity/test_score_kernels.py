@@ -18,6 +18,7 @@ from sparse_algos.retrieve.oracle_topk import OracleTopK
 from sparse_algos.retrieve.quest import Quest
 from sparse_algos.retriever import Retriever
 from sparse_algos.scores import dot_scores
+from tests.algorithms.inputs import queries_of
 from tests.laws.configs import settings_of
 from tests.laws.system import Shape, build_system
 
@@ -40,8 +41,8 @@ class ScoresByItself(Quest):
 
     scored: ClassVar[str | None] = None
 
-    def score(self, summaries, query_RQD):
-        return dot_scores(summaries["bounds"], self.scoring_query(query_RQD))
+    def score(self, summaries, queries):
+        return dot_scores(summaries["bounds"], self.scoring_query(queries))
 
 
 @dataclass(frozen=True)
@@ -219,4 +220,4 @@ def test_a_retriever_without_scores_is_told_what_to_define():
         scored: ClassVar[str | None] = None
 
     with pytest.raises(NotImplementedError, match=r"Silent neither names .* nor defines `score`"):
-        Silent(**vars(QUEST)).score({}, torch.zeros(1, 1, 16))
+        Silent(**vars(QUEST)).score({}, queries_of(torch.zeros(1, 1, 16), 1))

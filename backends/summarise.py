@@ -1,0 +1,157 @@
+"""From new keys to the summaries of partitions: SPIN's Index, as tokens arrive."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from backends.batch import Batch
+from backends.query_tail import QueryTail
+from memory_tiers.base import prefix_bits
+from memory_tiers.manager import CacheManager
+from memory_tiers.summary_store import SEGMENT, SummaryStore
+from sparse_algos.retriever import Keys, NewKeys, Retriever
+
+
+class Arrived(NamedTuple):
+    """What a batch's new tokens bring, rows outermost, tokens next: N = R * M.
+
+    key_ND, value_ND; query_NGD.
+    """
+
+    key_ND: Tensor
+    value_ND: Tensor
+    query_NGD: Tensor
+
+
+class _Stretch(NamedTuple):
+    """Keys of consecutive tokens of all kv heads of a sequence, and which are still there."""
+
+    key_KTD: Tensor
+    held_KT: Tensor
+
+
+class Summariser:
+    """Keeps the summaries of a retriever's partitions up to date."""
+
+    def __init__(self, retrieve: Retriever, store: SummaryStore, memory: CacheManager) -> None:
+        """Join the parts."""
+        self._retrieve = retrieve
+        self._store = store
+        self._memory = memory
+        self._page_tokens = memory.geometry.page_tokens
+        self._queries = None
+        if retrieve.needs_queries:
+            assert retrieve.waits is not None
+            self._queries = QueryTail(memory.table, retrieve.waits + retrieve.partition_size)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes beside the summaries."""
+        return 0 if self._queries is None else self._queries.num_bytes
+
+    def update(self, layer: int, batch: Batch, arrived: Arrived) -> None:
+        """Summarise new keys, which are in their pages already."""
+        if self._queries is not None:
+            self._queries.add(layer, batch, arrived.query_NGD)
+        if self._retrieve.waits is None:
+            self._fold(layer, batch, arrived.key_ND)
+        else:
+            self._complete(layer, batch, self._retrieve.waits)
+        if self._queries is not None:
+            self._queries.keep(layer, batch)
+
+    def _fold(self, layer: int, batch: Batch, key_ND: Tensor) -> None:
+        """Every token counts from the moment that it is there."""
+        size = self._retrieve.partition_size
+        rows_R = batch.index_rows(layer)
+        if batch.starts_any(size * SEGMENT):
+            last_R = torch.div(batch.stored_R + batch.new - 1, size, rounding_mode="trunc")
+            self._store.reserve(rows_R, -(-batch.longest // size), last_R + 1)
+        if batch.new > 1:
+            before = batch.longest - batch.new
+            self._build(layer, batch, before // size, -(-batch.longest // size))
+            return
+        partition_R = batch.stored_R // size
+        new = NewKeys(key_ND, batch.stored_R % size, layer)
+        grown = self._retrieve.append(self._store.read_at(rows_R, partition_R), new)
+        self._store.write(rows_R, partition_R, grown)
+
+    def _complete(self, layer: int, batch: Batch, waits: int) -> None:
+        """A partition is summarised at once, when it is whole and `waits` tokens follow it."""
+        size = self._retrieve.partition_size
+        if batch.new > 1:
+            first = max(0, batch.longest - batch.new - waits) // size
+            last = max(0, batch.longest - waits) // size
+            if last > first:
+                self._store.reserve(batch.index_rows(layer), last)
+                self._build(layer, batch, first, last)
+            return
+        done = [max(0, stored + 1 - waits) for stored in batch.stored]
+        due = [row for row, count in enumerate(done) if count and count % size == 0]
+        if due:
+            self._build_last(layer, batch.part(due), torch.tensor([done[row] for row in due]))
+
+    def _build(self, layer: int, batch: Batch, first: int, last: int) -> None:
+        """Summarise partitions first .. last - 1 of one sequence, from its pages."""
+        size = self._retrieve.partition_size
+        key_KTD, held_KT = self._stretch(layer, batch, first * size)
+        missing = max(0, (last - first) * size - key_KTD.shape[1])
+        tokens = slice(0, (last - first) * size)
+        keys_KPSD = pad(key_KTD[:, tokens], (0, 0, 0, missing)).unflatten(1, (-1, size))
+        live_KPS = pad(held_KT[:, tokens], (0, missing)).unflatten(1, (-1, size))
+        first_K = torch.full((len(keys_KPSD),), first, device=keys_KPSD.device)
+        query_KTD = None if self._queries is None else self._queries.since(layer, first * size)
+        rows_K = batch.index_rows(layer)
+        self._write(rows_K, Keys(keys_KPSD, live_KPS, first_K, layer, query_KTD))
+
+    def _build_last(self, layer: int, batch: Batch, done_B: Tensor) -> None:
+        """Summarise the partition of each sequence that ends at token `done`."""
+        size, page = self._retrieve.partition_size, self._page_tokens
+        rows_R = batch.index_rows(layer)
+        heads = self._memory.geometry.num_kv_heads
+        first_R = (done_B.to(rows_R.device) // size - 1).repeat_interleave(heads)
+        token_RS = first_R.unsqueeze(1) * size + torch.arange(size, device=rows_R.device)
+        index_RS = token_RS // page
+        pages_RS = self._memory.table.first_page(layer, batch.rows_R).unsqueeze(1) + index_RS
+        held_RS = self._held(pages_RS, token_RS % page)
+        self._memory.fetch(pages_RS[held_RS].unique())
+        frames_RS = self._memory.frames(pages_RS).masked_fill(~held_RS, 0)
+        keys_RSD = self._memory.pool_FPSD[frames_RS, 0, token_RS % page]
+        query_RTD = None if self._queries is None else self._queries.last(layer, batch)
+        self._store.reserve(rows_R, int(first_R.max()) + 1, first_R + 1)
+        live_RS = held_RS.unsqueeze(1)
+        self._write(rows_R, Keys(keys_RSD.unsqueeze(1), live_RS, first_R, layer, query_RTD))
+
+    def _write(self, rows_R: Tensor, keys: Keys) -> None:
+        built = self._retrieve.build(keys)
+        num_partitions = keys.key_RPSD.shape[1]
+        nth_P = torch.arange(num_partitions, device=rows_R.device)
+        partition_N = (keys.first_R.unsqueeze(1) + nth_P).flatten()
+        flat = {name: one.flatten(0, 1) for name, one in built.items()}
+        self._store.write(rows_R.repeat_interleave(num_partitions), partition_N, flat)
+
+    def _held(self, pages_N: Tensor, slots_N: Tensor) -> Tensor:
+        """Which slots were not evicted for good."""
+        if (dead_P := self._memory.table.dead_P) is None:
+            return torch.ones_like(pages_N, dtype=torch.bool)
+        return (dead_P[pages_N] >> slots_N & 1) == 0
+
+    def _stretch(self, layer: int, batch: Batch, start: int) -> _Stretch:
+        """Keys from token `start` on.
+
+        The pages of the chunk are in the fast tier; those before it may have left it, or the
+        memory for good.
+        """
+        page, stop, table = self._page_tokens, batch.longest, self._memory.table
+        pages_KP = batch.pages(layer, start // page, -(-stop // page))
+        there_KP = torch.ones_like(pages_KP, dtype=torch.bool)
+        if table.dead_P is not None:
+            there_KP = (~table.dead_P[pages_KP] & prefix_bits(page, pages_KP.device)[-1]) != 0
+        if start // page < (stop - batch.new) // page:
+            self._memory.fetch(pages_KP[there_KP])
+        frames_KP = self._memory.frames(pages_KP).masked_fill(~there_KP, 0)
+        key_KTD = self._memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
+        tokens = slice(start % page, start % page + stop - start)
+        return _Stretch(key_KTD[:, tokens], there_KP.repeat_interleave(page, dim=1)[:, tokens])
