@@ -1,6 +1,8 @@
 """What a probe says of each algorithm, against plain sums over raw queries, keys and values."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -9,6 +11,11 @@ from torch import Tensor
 from backends.attention.base import Attended
 from backends.attention.reference import Reference
 from backends.probe import Probe
+from harness.build import build_algorithm
+from sparse_algos.base import Algorithm
+from sparse_algos.retrieve.oracle_topk import OracleTopK
+from sparse_algos.retriever import Estimate, Read, Summaries
+from sparse_algos.selection import Selection, Visible
 from tests.laws.configs import HIERARCHIES, PLACEMENTS, settings_of
 from tests.laws.laws import TIGHT_BUDGET, TOLERANCE, frames_of
 from tests.laws.system import Shape, System, build_system, stream_of
@@ -30,7 +37,7 @@ def probe_of(system: System, every: int = 1) -> Probe:
 def converse(system: System, probe: Probe | None) -> list[Tensor]:
     """Sequences come, ask and answer; what each of STEPS should have said, float64 [B, L, H, 2]."""
     system.attention.probe = probe
-    said = []
+    said, selected = [], selections_of(system)
     for uid, context, question in (("long", 121, 9), ("short", 3, 1), ("middle", 87, 20)):
         system.context(uid, context)
         system.question(uid, question)
@@ -38,11 +45,39 @@ def converse(system: System, probe: Probe | None) -> list[Tensor]:
     for uids in STEPS:
         system.reads.clear()
         system.decode(*uids)
-        said.append(expected(system, uids))
+        said.append(expected(system, uids, selected))
     return said
 
 
-def expected(system: System, uids: tuple[str, ...]) -> Tensor:
+def selections_of(system: System) -> dict[int, Selection]:
+    """By layer, what was selected last, from now on."""
+    found: dict[int, Selection] = {}
+    index = system.attention.index
+    if index is not None:
+        select = index.select
+
+        def noting(layer: int, *rest: Any) -> Any:
+            selected = select(layer, *rest)
+            found[layer] = selected.partitions
+            return selected
+
+        index.select = noting
+    return found
+
+
+def tokens_read(times_T: Tensor, selection: Selection | None, row: int, nth: int) -> Tensor:
+    """What the `nth` query head of a row read, bool [T]; where logits are biased, heads differ."""
+    if selection is None or selection.bias_RGC is None:
+        return times_T > 0
+    counts_C = selection.bias_RGC[row, nth] > -torch.inf
+    if selection.valid_RC is not None:
+        counts_C &= selection.valid_RC[row]
+    read_T = torch.zeros_like(times_T, dtype=torch.bool)
+    read_T[selection.partitions_RC[row, counts_C]] = True
+    return read_T
+
+
+def expected(system: System, uids: tuple[str, ...], selected: Mapping[int, Selection]) -> Tensor:
     """Mass recalled and error in the last step, float64 [B, L, H, 2], one head at a time."""
     shape = system.shape
     found = torch.empty(
@@ -51,10 +86,9 @@ def expected(system: System, uids: tuple[str, ...]) -> Tensor:
     for read in system.reads:
         for b, uid in enumerate(uids):
             for head in range(shape.kv_heads * shape.group):
-                row = b * shape.kv_heads + head // shape.group
-                found[b, read.layer, head] = plainly(
-                    system, uid, read.layer, head, read.times_RT[row] > 0
-                )
+                row, nth = b * shape.kv_heads + head // shape.group, head % shape.group
+                read_T = tokens_read(read.times_RT[row], selected.get(read.layer), row, nth)
+                found[b, read.layer, head] = plainly(system, uid, read.layer, head, read_T)
     return found
 
 
@@ -100,6 +134,53 @@ def test_a_probe_knows_groups_and_windows(algo: str, shape: Shape) -> None:
     said_NLH2 = assert_says_what_is(system, probe_of(system))
     for layer in shape.windowed:
         assert (said_NLH2[:, layer, :, 0] > 1 - TOLERANCE).all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighing(OracleTopK):
+    """Gives tokens weights that are not theirs, and each query head tokens of its own."""
+
+    takes_best: ClassVar[bool] = False
+
+    def select(
+        self, scores_RGP: Tensor, visible: Visible, summaries: Summaries | None = None
+    ) -> Selection:
+        best = super().select(scores_RGP, visible)
+        token_RC = best.partitions_RC
+        head_G1 = torch.arange(scores_RGP.shape[1]).unsqueeze(1)
+        odd_RGC = (token_RC.unsqueeze(1) + head_G1) % 3 == 0
+        # The newest token stays with every head.
+        odd_RGC &= token_RC.unsqueeze(1) != visible.num_tokens_R.view(-1, 1, 1) - 1
+        bias_RGC = (token_RC % 5).float().unsqueeze(1).masked_fill(odd_RGC, -torch.inf)
+        return replace(best, bias_RGC=bias_RGC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guessing(OracleTopK):
+    """Adds a guess of the rest, as heavy as what was read."""
+
+    estimates: ClassVar[bool] = True
+
+    def estimate(self, read: Read) -> Estimate:
+        return Estimate(torch.ones_like(read.query_RGD), read.lse_RG)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Both(Guessing, Weighing):
+    """Weighs, and guesses."""
+
+
+@pytest.mark.parametrize("toy", [Weighing, Guessing, Both])
+def test_what_is_guessed_or_reweighted_is_not_recalled(toy: type[OracleTopK]) -> None:
+    settings = settings_of("oracle_topk")
+    plain = build_algorithm(settings).retrieve
+    assert plain is not None
+    names = ("sinks", "recents", "group_reduce")
+    retrieve = toy(budget_tokens=TIGHT_BUDGET, **{name: getattr(plain, name) for name in names})
+    algorithm = Algorithm(name="toy", evict=None, retrieve=retrieve)
+    system = build_system(settings, SHAPE, algorithm=algorithm)
+    said_NLH2 = assert_says_what_is(system, probe_of(system))
+    assert (said_NLH2[..., 1] > 0.3).any(), "the answers are those of plain top-k"
 
 
 @pytest.mark.parametrize("tier", HIERARCHIES)
