@@ -13,6 +13,7 @@ from backends.batch import Batch
 from backends.chunk_attention import ChunkAttention
 from backends.context import Tape
 from backends.index import Index
+from backends.prefill_attention import PatternAttention
 from backends.probe import Probe, without_weights
 from backends.summarise import Arrived
 from backends.weighted import attend_weighted
@@ -76,9 +77,15 @@ class PagedAttention:
         value_MKD: Tensor,
         scale: float,
     ) -> Tensor:
-        """A chunk of one sequence that sees everything before it: [M, H, D]."""
+        """A chunk of one sequence that sees everything before it, or what the pattern chooses.
+
+        [M, H, D].
+        """
         assert len(batch.slots) == 1
         self.take(layer, batch, query_MHD, key_MKD, value_MKD)
+        if self.algorithm.prefill is not None and layer not in self.rules.dense_layers:
+            pattern = PatternAttention(self.memory, self.kernel, self.algorithm.prefill)
+            return pattern.attend(layer, batch, query_MHD, key_MKD, value_MKD, scale)
         window = self.rules.window_of(layer)
         chunk = ChunkAttention(self.memory, self.kernel)
         return chunk.attend(layer, batch, query_MHD, key_MKD, value_MKD, scale, window)
@@ -141,8 +148,8 @@ class PagedAttention:
             index.update(layer, batch, arrived)
 
     def acts_on(self, layer: int) -> bool:
-        """Whether a role of the algorithm acts on this layer."""
-        return not self.algorithm.is_dense and layer not in self.rules.dense_layers
+        """Whether a role of the algorithm chooses what single rows of this layer read."""
+        return not self.algorithm.reads_all and layer not in self.rules.dense_layers
 
     def pages_for(self, num_tokens: int) -> int:
         """Pages that a sequence takes at most, over all layers and kv heads."""

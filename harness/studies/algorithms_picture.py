@@ -1,0 +1,116 @@
+"""Accuracy against KV read, one small panel per algorithm; needs matplotlib (extra `report`)."""
+
+from io import BytesIO
+from typing import Any
+
+COLUMNS = 5
+INK, PALE, FRONT = "#222222", "#D9D9D9", "#D55E00"
+# Light to dark with the length, one hue: readers tell them apart whatever colours they see.
+SHADES = ("#9ECAE1", "#4292C6", "#08306B", "#041A38")
+STYLE: Any = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "svg.hashsalt": "kvloom",
+}
+
+
+def draw(found: dict[str, Any]) -> dict[str, bytes]:
+    """The picture by file name; nothing where matplotlib is missing."""
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        return {}
+    points = [one for one in found["points"] if one.get("kv_read") and one["budget"] is not None]
+    names = _ranked(points)
+    if not names:
+        return {}
+    rows = -(-len(names) // COLUMNS)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(12.5, 1.0 + 2.1 * rows), facecolor="white", layout="constrained")
+        grid = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
+        for axes, name in zip(grid.flat, names, strict=False):
+            _panel(axes, name, points, found)
+        for axes in list(grid.flat)[len(names) :]:
+            axes.set_visible(False)
+        _frame(figure, grid, names, found)
+        return {f"algorithms.{kind}": _saved(figure, kind) for kind in ("png", "svg")}
+
+
+def _ranked(points: list[dict[str, Any]]) -> list[str]:
+    """Algorithms, the best mean score first."""
+    scores: dict[str, list[float]] = {}
+    for point in points:
+        scores.setdefault(point["algo"], []).append(point["score"])
+    return sorted(scores, key=lambda name: -sum(scores[name]) / len(scores[name]))
+
+
+def _panel(axes: Any, name: str, points: list[dict[str, Any]], found: dict[str, Any]) -> None:
+    for other in {point["algo"] for point in points} - {name}:
+        longest = _line(points, other, found["lengths"][-1])
+        axes.plot(*longest, "-", color=PALE, linewidth=0.7, zorder=1)
+    for shade, length in zip(SHADES, found["lengths"], strict=False):
+        axes.plot(*_line(points, name, length), "o-", color=shade, linewidth=1.6, markersize=3.5)
+    front = [one for one in points if one["algo"] == name and one["front"]]
+    axes.plot(
+        [100 * one["kv_read"] for one in front],
+        [one["score"] for one in front],
+        "o",
+        markersize=8,
+        markerfacecolor="none",
+        markeredgecolor=FRONT,
+        markeredgewidth=1.6,
+        zorder=5,
+    )
+    bound = any(one["bound"] for one in points if one["algo"] == name)
+    axes.set_title(f"{name} (a bound)" if bound else name, loc="left", fontsize=10)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_ylim(-0.04, 1.06)
+    axes.grid(axis="y", color="#EEEEEE", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _line(points: list[dict[str, Any]], name: str, length: int) -> tuple[list[float], list[float]]:
+    mine = [one for one in points if one["algo"] == name and one["length"] == length]
+    mine.sort(key=lambda one: one["budget"])
+    return [100 * one["kv_read"] for one in mine], [one["score"] for one in mine]
+
+
+def _frame(figure: Any, grid: Any, names: list[str], found: dict[str, Any]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=shade, marker="o", markersize=4, label=f"{length:,} tokens")
+        for shade, length in zip(SHADES, found["lengths"], strict=False)
+    ]
+    ring = {"markerfacecolor": "none", "markeredgecolor": FRONT, "markeredgewidth": 1.6}
+    handles.append(Line2D([], [], linestyle="", marker="o", markersize=8, label="on front", **ring))
+    others = f"the others at {found['lengths'][-1]:,}"
+    handles.append(Line2D([], [], color=PALE, label=others))
+    figure.suptitle(
+        f"Accuracy against KV read per decode step, budgets of {found['budgets'][0]} to "
+        f"{found['budgets'][-1]} tokens; best mean score first",
+        x=0.01,
+        ha="left",
+        fontweight="bold",
+        fontsize=11,
+    )
+    figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False)
+    figure.supxlabel("KV read per decode step, % of dense (log scale)", fontsize=9)
+    figure.supylabel("score, mean of tasks", fontsize=9)
+    for axes in grid.flat[max(0, len(names) - COLUMNS) : len(names)]:
+        axes.tick_params(labelbottom=True)
+
+
+def _saved(figure: Any, kind: str) -> bytes:
+    buffer = BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}
+    figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+    return buffer.getvalue()
