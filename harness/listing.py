@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def options() -> Iterator[Option]:
     """Every option, by group and name."""
-    defaults = _defaults(_read(CONF / "run.yaml"))
+    defaults = defaults_of(read_option(CONF / "run.yaml"))
     for path in sorted(CONF.glob("*/**/*.yaml"), key=lambda one: (one.parent.as_posix(), one.name)):
         group = path.parent.relative_to(CONF).as_posix()
         yield Option(group, path.stem, defaults.get(group) == path.stem, meaning(path))
@@ -64,7 +64,7 @@ def options() -> Iterator[Option]:
 
 def meaning(path: Path) -> str:
     """What an option is: of its own comment, its class, or the roles that it is made of."""
-    group, content = path.parent.relative_to(CONF).as_posix(), _read(path)
+    group, content = path.parent.relative_to(CONF).as_posix(), read_option(path)
     target = content.get("_target_")
     if target is not None and group in DESCRIBED_BY_SOURCE:
         return _sentence(_docstring(target, of_class=False))
@@ -72,7 +72,7 @@ def meaning(path: Path) -> str:
         return _sentence(comment)
     if target is not None:
         return _sentence(_docstring(target, of_class=True))
-    chosen = {role: name for role, name in _defaults(content).items() if name != "none"}
+    chosen = {role: name for role, name in defaults_of(content).items() if name != "none"}
     parts = [path.parent / role / f"{name}.yaml" for role, name in chosen.items() if role in ROLES]
     return "; ".join(meaning(part) for part in parts)
 
@@ -89,20 +89,21 @@ def table(shown: Sequence[Option]) -> Table:
     return grid
 
 
-def _is_in(group: str, wished: Sequence[str]) -> bool:
-    return any(group == one or group.startswith(f"{one}/") for one in wished)
-
-
-def _read(path: Path) -> dict[str, Any]:
+def read_option(path: Path) -> dict[str, Any]:
+    """What the YAML of an option says, as it stands."""
     content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
 
 
-def _defaults(content: dict[str, Any]) -> dict[str, str]:
+def defaults_of(content: dict[str, Any]) -> dict[str, str]:
     """The option of each group that a defaults list names."""
     entries = [one for one in content.get("defaults", ()) if isinstance(one, dict)]
     return {group: str(option) for one in entries for group, option in one.items()}
+
+
+def _is_in(group: str, wished: Sequence[str]) -> bool:
+    return any(group == one or group.startswith(f"{one}/") for one in wished)
 
 
 def _comment(text: str) -> str:

@@ -20,6 +20,11 @@ class Evictor(ABC):
     def least_budget(self) -> int:
         """Tokens that always stay, one that is chosen, and one that comes."""
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes kept per token and kv head, to decide by."""
+        return 0
+
     def most_tokens(self, context: int) -> int:
         """Tokens that a row of a sequence of `context` tokens may hold."""
         return self.budget_tokens
