@@ -41,6 +41,10 @@ REFUSED = {
     ("algo.dense_layers=6",): ("algo.dense_layers=6", "algo=dense"),
     ("algo=oracle_topk", "partition=identity"): ("partition=identity", "partition=auto"),
     ("algo.retrieve.block_tokens=24",): ("24 tokens", "partition.page_tokens=16"),
+    ("algo=xattention", "algo.prefill.stride=7"): ("algo.prefill.stride=7", "use 8 or 16"),
+    ("algo=minference", "algo.prefill.slash=9"): ("algo.prefill.slash=9", "algo.prefill.recents"),
+    ("algo/prefill=flexprefill", "algo.prefill.gamma=2"): ("algo.prefill.gamma=2", "at most 1"),
+    ("algo=a_shape", "algo.dense_layers=6"): ("algo.dense_layers=6", "algo=dense"),
     ("algo.retrieve._target_=os.system",): ("algo.retrieve._target_='os.system'", "sparse_algos"),
 }
 
