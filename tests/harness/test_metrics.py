@@ -117,6 +117,7 @@ def test_kv_metrics_are_the_counts_of_decoding() -> None:
         "kv_read_bytes_per_decode_step": 4 * MIB / 8,
         "read_amplification": 300 * 16 / 3200,
         "padding_waste": (24 + 1) / (64 + 36),
+        "prefill_density": None,
         "achieved_sparsity": 1 - 3200 / 16000,
         "kv_cache_hit_rate": 300 / 400,
         "buffering_to_mandatory": 600 / 400,
