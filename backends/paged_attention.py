@@ -11,7 +11,9 @@ from torch import Tensor
 from backends.attention.base import Attended, AttentionKernel, FrameSelection, merge
 from backends.batch import Batch
 from backends.chunk_attention import ChunkAttention
+from backends.context import Tape
 from backends.index import Index
+from backends.prefill_attention import PatternAttention
 from backends.summarise import Arrived
 from backends.weighted import attend_weighted
 from memory_tiers.base import PageSelection
@@ -59,6 +61,7 @@ class PagedAttention:
         self.kernel = kernel
         self.rules = rules
         self.recorder: TraceRecorder | None = None
+        self.tape: Tape | None = None
         self._size = memory.geometry.page_tokens
         self._prefetch = prefetch and len(memory.levels) > 1
         self._last_pages: dict[int, Tensor] = {}
@@ -72,13 +75,27 @@ class PagedAttention:
         value_MKD: Tensor,
         scale: float,
     ) -> Tensor:
-        """A chunk of one sequence that sees everything before it: [M, H, D]."""
+        """A chunk of one sequence that sees everything before it, or what the pattern chooses.
+
+        [M, H, D].
+        """
         assert len(batch.slots) == 1
-        self._record(layer, batch, None)
-        self.store(layer, batch, query_MHD, key_MKD, value_MKD)
+        self.take(layer, batch, query_MHD, key_MKD, value_MKD)
+        if self.algorithm.prefill is not None and layer not in self.rules.dense_layers:
+            pattern = PatternAttention(self.memory, self.kernel, self.algorithm.prefill)
+            return pattern.attend(layer, batch, query_MHD, key_MKD, value_MKD, scale)
         window = self.rules.window_of(layer)
         chunk = ChunkAttention(self.memory, self.kernel)
         return chunk.attend(layer, batch, query_MHD, key_MKD, value_MKD, scale, window)
+
+    def take(
+        self, layer: int, batch: Batch, query_MHD: Tensor, key_MKD: Tensor, value_MKD: Tensor
+    ) -> None:
+        """All that a chunk leaves behind, without its attention."""
+        self._record(layer, batch, None)
+        if self.tape is not None:
+            self.tape.add(layer, query_MHD, key_MKD, value_MKD)
+        self.store(layer, batch, query_MHD, key_MKD, value_MKD)
 
     def sparse(
         self,
@@ -90,6 +107,8 @@ class PagedAttention:
         scale: float,
     ) -> Tensor:
         """Rows that read what the algorithm selects for each of them: [B, M, H, D]."""
+        if self.tape is not None:
+            self.tape.add(layer, query_BMHD[0], key_BMKD[0], value_BMKD[0])
         self._evict(layer, batch)
         if (index := self._index_of(layer)) is not None:
             index.rebuild(layer, batch)
@@ -122,8 +141,8 @@ class PagedAttention:
             index.update(layer, batch, arrived)
 
     def acts_on(self, layer: int) -> bool:
-        """Whether a role of the algorithm acts on this layer."""
-        return not self.algorithm.is_dense and layer not in self.rules.dense_layers
+        """Whether a role of the algorithm chooses what single rows of this layer read."""
+        return not self.algorithm.reads_all and layer not in self.rules.dense_layers
 
     def pages_for(self, num_tokens: int) -> int:
         """Pages that a sequence takes at most, over all layers and kv heads."""

@@ -80,6 +80,11 @@ class Scheduler:
         return bool(self._waiting or self.running)
 
     @property
+    def chunk_tokens(self) -> int:
+        """Prompt tokens of one step."""
+        return self._schedule.chunk_tokens
+
+    @property
     def decoding(self) -> list[Running]:
         """Requests that yield a token in the next step."""
         return [one for one in self.running if not one.in_prompt and not one.paused]

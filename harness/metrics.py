@@ -20,6 +20,7 @@ PAGES = Quantity(unit="pages", direction="lower", source="accounting")
 HIT_RATE = Quantity(unit="fraction", direction="higher", source="accounting")
 AMPLIFICATION = Quantity(unit="ratio", direction="lower", source="accounting")
 WASTE = Quantity(unit="fraction", direction="lower", source="accounting")
+DENSITY = Quantity(unit="fraction", direction=None, source="accounting")
 SPARSITY = Quantity(unit="fraction", direction=None, source="accounting")
 
 # Fewest observations with which the largest one bounds the percentile with 95 % confidence.
@@ -80,6 +81,7 @@ def kv_metrics(arm: ArmResult) -> dict[str, Metric]:
             aggregation="ratio of sums",
         ),
         "padding_waste": padding_waste(phases.values()),
+        "prefill_density": prefill_density(phases.values()),
         "achieved_sparsity": achieved_sparsity(decode),
         "kv_cache_hit_rate": hit_rate(decode, num_tiers=len(kv_tiers(arm))),
         "buffering_to_mandatory": buffering(decode),
@@ -104,6 +106,15 @@ def padding_waste(phases: Iterable[PhaseCounters]) -> Metric:
         for counts in zip(*((one.slots_placed, one.slots_padding) for one in phases), strict=True)
     )
     return WASTE.metric(quotient(padding, placed), n=placed, aggregation="ratio of sums")
+
+
+def prefill_density(phases: Iterable[PhaseCounters]) -> Metric:
+    """The share of dense attention's pairs that a prefill pattern computed; null without one."""
+    computed, causal = (
+        sum(counts)
+        for counts in zip(*((one.pairs_computed, one.pairs_causal) for one in phases), strict=True)
+    )
+    return DENSITY.metric(quotient(computed, causal), n=causal, aggregation="ratio of sums")
 
 
 def achieved_sparsity(decode: PhaseCounters) -> Metric:

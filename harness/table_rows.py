@@ -83,6 +83,8 @@ def task_row(record: RunRecord, task: str) -> Row:
 def speed_rows(record: RunRecord) -> Iterator[Row]:
     """Latencies, throughput and the length of the answers."""
     yield metric_row(record, "TTFT", "median_ttft_ms", duration, "ttft_ratio")
+    if any(is_known(arm.metrics.get("prefill_density")) for arm in record.arms.values()):
+        yield metric_row(record, "prefill density", "prefill_density", percent)
     yield metric_row(record, "TPOT", "median_tpot_ms", duration, "tpot_ratio")
     yield metric_row(
         record, "output tokens/s", "output_throughput", digits, "output_throughput_ratio"
@@ -166,6 +168,11 @@ def arms_row(
 def compared(record: RunRecord, arm: str, name: str) -> Metric | None:
     """A metric of an arm against the baseline; None if there is none."""
     return record.comparisons.get(arm, {}).get(name)
+
+
+def is_known(metric: Metric | None) -> bool:
+    """Whether it was measured."""
+    return metric is not None and metric.value is not None
 
 
 def cell(metric: Metric | None, show: Format, show_bound: Format | None = None) -> str:

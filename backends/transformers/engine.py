@@ -9,6 +9,7 @@ from torch import Tensor
 
 from backends.base import Backend, Finish, Request, TokenEvent
 from backends.batch import Batch
+from backends.context import Context
 from backends.paged_attention import PagedAttention
 from backends.scheduler import Piece, Running, Schedule, Scheduler
 from backends.transformers.plug import Chunk, Step, plug_in
@@ -32,6 +33,7 @@ class TransformersBackend(Backend):
         self._device = attention.memory.geometry.device
         self.scheduler = Scheduler(attention.memory, schedule, attention.pages_for)
         self._failures: dict[str, str] = {}
+        self._contexts: dict[str, Context] = {}
 
     @property
     def counters(self) -> Counters:  # type: ignore[override]
@@ -48,10 +50,17 @@ class TransformersBackend(Backend):
         for request in requests:
             self.scheduler.submit(request, draws_for(request.seed, request.max_new_tokens))
 
+    def submit_after(self, request: Request, context: Context) -> None:
+        """Queue a request whose context another engine has recorded; it is not computed again."""
+        assert context.num_tokens == request.num_context < len(request.prompt_ids)
+        self._contexts[request.uid] = context
+        self.submit([request])
+
     @torch.inference_mode()
     def step(self) -> list[TokenEvent]:
         """See Backend."""
         self.scheduler.prepare()
+        self._take_contexts()
         if (recorder := self.attention.recorder) is not None:
             recorder.scheduled(
                 {one.slot: one.request.uid for one in self.scheduler.running},
@@ -91,6 +100,21 @@ class TransformersBackend(Backend):
     def reset_counters(self) -> None:
         """See Backend."""
         self.attention.memory.counters = Counters()
+
+    def _take_contexts(self) -> None:
+        """Store what was recorded of the contexts of requests that were just admitted."""
+        waiting = [one for one in self.scheduler.running if one.request.uid in self._contexts]
+        for running in waiting:
+            context = self._contexts.pop(running.request.uid)
+            self.counters.enter("prefill")
+            step = self.scheduler.chunk_tokens
+            for start in range(0, context.num_tokens, step):
+                part = context.part(start, start + step)
+                running.stored = start
+                batch = self._batch([running], part.num_tokens)
+                for layer, brought in enumerate(part.layers):
+                    self.attention.take(layer, batch, *brought)
+            running.stored = context.num_tokens
 
     def _forward(self, decoding: list[Running], pieces: list[Piece]) -> Tensor:
         """Logits of the decode rows, then of the last row of each piece that ends a prompt."""

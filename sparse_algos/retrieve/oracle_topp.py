@@ -32,6 +32,7 @@ class OracleTopP(Retriever):
     kind: ClassVar[PartitionKind] = "token"
     scored: ClassVar[str | None] = "key"
     takes_best: ClassVar[bool] = False
+    bound: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """See Retriever."""

@@ -29,6 +29,7 @@ class Random(Retriever):
     _num_kv_heads: int = field(default=1, repr=False)
 
     kind: ClassVar[PartitionKind] = "block"
+    bound: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """See Retriever."""

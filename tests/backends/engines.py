@@ -21,7 +21,7 @@ from harness.settings import Settings
 from harness.system import assemble
 from sparse_algos.base import Algorithm
 from tests.laws.configs import settings_of
-from tests.laws.system import algorithm_with
+from tests.laws.system import algorithm_with, fitted_to
 
 VOCAB = 256
 SMALL: dict[str, Any] = {
@@ -156,7 +156,7 @@ def engine_over(
 ) -> Engine:
     """The engine that the harness would assemble."""
     settings = settings or settings_of("dense", max_batch=SLOTS)
-    algorithm: Algorithm = algorithm_with(settings, budget_tokens)
+    algorithm: Algorithm = fitted_to(algorithm_with(settings, budget_tokens), pair.info)
     plan = plan_for(settings, algorithm, pair.info, MAX_TOKENS, torch.device("cpu"))
     if fast_frames is not None:
         plan = replace(plan, frames=plan.frames | {settings.tier.levels[0]: fast_frames})

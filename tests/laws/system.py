@@ -250,6 +250,13 @@ def algorithm_with(settings: Settings, budget_tokens: int | float | None) -> Alg
     return replace(algorithm, **roles)
 
 
+def fitted_to(algorithm: Algorithm, info: ModelInfo) -> Algorithm:
+    """The algorithm for this model, with random tensors where it wants trained ones."""
+    if algorithm.retrieve is None:
+        return algorithm
+    return replace(algorithm, retrieve=fitted(algorithm.retrieve, info.shape))
+
+
 def build_system(
     settings: Settings,
     shape: Shape,
@@ -258,9 +265,7 @@ def build_system(
 ) -> System:
     """The system that the harness would assemble, with a watched kernel and no model."""
     algorithm = algorithm or algorithm_with(settings, budget_tokens)
-    if algorithm.retrieve is not None:
-        retrieve = fitted(algorithm.retrieve, shape.info.shape)
-        algorithm = replace(algorithm, retrieve=retrieve)
+    algorithm = fitted_to(algorithm, shape.info)
     plan = plan_for(settings, algorithm, shape.info, MAX_TOKENS, torch.device("cpu"))
     watcher = Watcher()
     engine = assemble(settings, algorithm, plan, shape.info, NoModel(shape.layers), watcher)
