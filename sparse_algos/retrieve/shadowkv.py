@@ -48,6 +48,12 @@ class ShadowKV(Retriever):
             raise ValueError(
                 "algo.retrieve.pool_heads=true: each kv head has outliers of its own; use false"
             )
+        if isinstance(self.budget_tokens, int) and self.budget_tokens < self.least_budget:
+            raise ValueError(
+                f"algo.retrieve.budget_tokens={self.budget_tokens} cannot hold sinks, recents and "
+                f"outliers, which take up to {self.least_budget} tokens; raise it, or lower "
+                "algo.retrieve.outlier_chunks"
+            )
         super().__post_init__()
 
     @property
