@@ -114,6 +114,11 @@ def _check_roles(settings: Settings, algorithm: Algorithm) -> None:
             "of algo.retrieve change places; use algo/evict=none, or a retriever of blocks or "
             "tokens"
         )
+    if algorithm.evict is not None and retrieve is not None and retrieve.needs_positions:
+        raise ValueError(
+            f"algo={settings.algo.name}: algo.evict drops tokens, and algo.retrieve counts on each "
+            "being where it was; use algo/evict=none, or another retriever"
+        )
 
 
 def _check_layers(settings: Settings, algorithm: Algorithm, model: ModelInfo) -> None:

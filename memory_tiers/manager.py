@@ -19,6 +19,7 @@ from memory_tiers.counters import Counters
 from memory_tiers.hierarchy import Hierarchy
 from memory_tiers.level import Level, Move
 from memory_tiers.page_table import PageTable
+from memory_tiers.rebuilder import KeyRebuilder
 from memory_tiers.sharing import Sharing
 from memory_tiers.tiers.base import Tier
 
@@ -196,6 +197,10 @@ class CacheManager:
         stored_RP = (rows.num_tokens_R.unsqueeze(1) - start_P).clamp(0, size)
         gone_RP = (prefix_bits(size, keep_RT.device)[stored_RP] & ~dead_RP) == 0
         self._hierarchy.free(pages_RP[gone_RP])
+
+    def rebuild_keys(self, rebuilder: KeyRebuilder) -> None:
+        """Of the pages that it can rebuild, move only the values from now on."""
+        self._hierarchy.mover.rebuild_keys(rebuilder, self.fast)
 
     def begin(self, slot: int) -> None:
         """A sequence takes this slot."""

@@ -105,7 +105,8 @@ class Retriever(ABC):
     kernels may do by themselves. weighed: summaries that `select` looks at beside the scores.
     estimates: `estimate` adds something to what was read. trained: what `weights` holds, None where
     nothing is trained or calibrated. needs_positions: token t lies in slot t, which evictors undo.
-    bound: it is there to be compared with, above or below all that can be served.
+    bound: it is there to be compared with, above or below all that can be served. rebuilds_keys:
+    keys are replaced by what it rebuilds them from, once the context is complete.
     """
 
     budget_tokens: int | float
@@ -124,6 +125,7 @@ class Retriever(ABC):
     needs_positions: ClassVar[bool] = False
     trained: ClassVar[str | None] = None
     bound: ClassVar[bool] = False
+    rebuilds_keys: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         """A score of its own is not the dot product that kernels would compute instead."""

@@ -34,6 +34,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"block_tokens": 8, "representatives": 2, "local_tokens": 5, "sinks": 2, "recents": 6},
     ),
     "shadowkv": ("shadowkv", {"outlier_chunks": 2, "sinks": 2, "recents": 5}),
+    # Of full rank, where rebuilt keys are the keys.
+    "shadowkv_lowrank": (
+        "shadowkv_lowrank",
+        {"outlier_chunks": 2, "sinks": 2, "recents": 5, "rank": 64},
+    ),
 }
 
 

@@ -47,6 +47,12 @@ CLUSTERING = [
     for name in RETRIEVING
     if algorithm_with(settings_of(name), None).retrieve.kind == "cluster"
 ]
+# What relies on tokens staying, and staying in place.
+ROOTED = [
+    name
+    for name in RETRIEVING
+    if name in CLUSTERING or algorithm_with(settings_of(name), None).retrieve.needs_positions
+]
 # An evictor's budget is a count of tokens, a retriever's may be a share.
 BUDGETED = [
     (algo, partition, budget)
@@ -146,9 +152,9 @@ def test_no_role_acts_on_dense_and_windowed_layers(algo, partition):
             assert_layer_is_dense(system, 2)
 
 
-@pytest.mark.parametrize("retriever", CLUSTERING)
+@pytest.mark.parametrize("retriever", ROOTED)
 @pytest.mark.parametrize("evictor", EVICTORS)
-def test_clusters_that_would_lose_tokens_are_refused(retriever, evictor):
+def test_retrievers_that_would_lose_tokens_are_refused(retriever, evictor):
     settings = settings_of(retriever)
     evict = algorithm_with(settings_of(evictor), 80).evict
     both = replace(algorithm_with(settings, TIGHT_BUDGET), evict=evict)
@@ -156,7 +162,7 @@ def test_clusters_that_would_lose_tokens_are_refused(retriever, evictor):
         build_system(settings, SHAPE, algorithm=both)
 
 
-@pytest.mark.parametrize("retriever", [name for name in RETRIEVING if name not in CLUSTERING])
+@pytest.mark.parametrize("retriever", [name for name in RETRIEVING if name not in ROOTED])
 @pytest.mark.parametrize("evictor", EVICTORS)
 def test_two_roles_together_keep_the_laws(retriever, evictor):
     settings = settings_of(retriever)
