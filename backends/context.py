@@ -23,9 +23,10 @@ class Brought(NamedTuple):
 
 
 class Context(NamedTuple):
-    """The leading tokens of one sequence, layer by layer."""
+    """The leading tokens of one sequence, layer by layer; scale: of the logits."""
 
     layers: tuple[Brought, ...]
+    scale: float
 
     @property
     def num_tokens(self) -> int:
@@ -34,7 +35,7 @@ class Context(NamedTuple):
 
     def part(self, start: int, stop: int) -> "Context":
         """Tokens start .. stop - 1."""
-        return Context(tuple(layer.part(start, stop) for layer in self.layers))
+        return self._replace(layers=tuple(layer.part(start, stop) for layer in self.layers))
 
 
 class Tape:
@@ -43,9 +44,13 @@ class Tape:
     def __init__(self) -> None:
         """Nothing was heard."""
         self._parts: dict[int, list[Brought]] = {}
+        self._scale = 1.0
 
-    def add(self, layer: int, query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor) -> None:
+    def add(
+        self, layer: int, query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, scale: float
+    ) -> None:
         """The next tokens of a layer."""
+        self._scale = scale
         parts = (one.clone() for one in (query_THD, key_TKD, value_TKD))
         self._parts.setdefault(layer, []).append(Brought(*parts))
 
@@ -56,5 +61,6 @@ class Tape:
             tuple(
                 Brought(*(torch.cat(each) for each in zip(*heard[layer], strict=True)))
                 for layer in sorted(heard)
-            )
+            ),
+            self._scale,
         )

@@ -4,7 +4,9 @@ Index = build or append, Offload = write, Select = score and select, Retrieve = 
 Attention = attend: the five operations of SPIN (arXiv:2604.26837, section 4.1).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -12,8 +14,10 @@ from backends.attention.base import Attended, AttentionKernel, FrameSelection, m
 from backends.batch import Batch
 from backends.chunk_attention import ChunkAttention
 from backends.context import Tape
+from backends.eviction import Eviction
 from backends.index import Index
 from backends.prefill_attention import PatternAttention
+from backends.received import Queries
 from backends.summarise import Arrived
 from backends.weighted import attend_weighted
 from memory_tiers.base import PageSelection
@@ -60,9 +64,12 @@ class PagedAttention:
         self.index = index
         self.kernel = kernel
         self.rules = rules
+        self.eviction: Eviction | None = None
+        if algorithm.evict is not None:
+            served = [n for n in range(memory.geometry.num_layers) if self.acts_on(n)]
+            self.eviction = Eviction(algorithm.evict, memory, served, index)
         self.recorder: TraceRecorder | None = None
         self.tape: Tape | None = None
-        self._size = memory.geometry.page_tokens
         self._prefetch = prefetch and len(memory.levels) > 1
         self._last_pages: dict[int, Tensor] = {}
 
@@ -80,22 +87,24 @@ class PagedAttention:
         [M, H, D].
         """
         assert len(batch.slots) == 1
-        self.take(layer, batch, query_MHD, key_MKD, value_MKD)
-        if self.algorithm.prefill is not None and layer not in self.rules.dense_layers:
-            pattern = PatternAttention(self.memory, self.kernel, self.algorithm.prefill)
-            return pattern.attend(layer, batch, query_MHD, key_MKD, value_MKD, scale)
-        window = self.rules.window_of(layer)
-        chunk = ChunkAttention(self.memory, self.kernel)
-        return chunk.attend(layer, batch, query_MHD, key_MKD, value_MKD, scale, window)
+        self._arrive(layer, batch, query_MHD, key_MKD, value_MKD, scale)
+        attend = self._chunk_attention(layer)
+        out_MHD = attend(layer, batch, query_MHD, key_MKD, value_MKD, scale)
+        self._leave(layer, batch, query_MHD, key_MKD, scale)
+        return out_MHD
 
     def take(
-        self, layer: int, batch: Batch, query_MHD: Tensor, key_MKD: Tensor, value_MKD: Tensor
+        self,
+        layer: int,
+        batch: Batch,
+        query_MHD: Tensor,
+        key_MKD: Tensor,
+        value_MKD: Tensor,
+        scale: float,
     ) -> None:
-        """All that a chunk leaves behind, without its attention."""
-        self._record(layer, batch, None)
-        if self.tape is not None:
-            self.tape.add(layer, query_MHD, key_MKD, value_MKD)
-        self.store(layer, batch, query_MHD, key_MKD, value_MKD)
+        """All that a dense chunk leaves behind, without its attention."""
+        self._arrive(layer, batch, query_MHD, key_MKD, value_MKD, scale)
+        self._leave(layer, batch, query_MHD, key_MKD, scale)
 
     def sparse(
         self,
@@ -108,8 +117,10 @@ class PagedAttention:
     ) -> Tensor:
         """Rows that read what the algorithm selects for each of them: [B, M, H, D]."""
         if self.tape is not None:
-            self.tape.add(layer, query_BMHD[0], key_BMKD[0], value_BMKD[0])
-        self._evict(layer, batch)
+            self.tape.add(layer, query_BMHD[0], key_BMKD[0], value_BMKD[0], scale)
+        if (eviction := self._eviction_of(layer)) is not None:
+            eviction.make_room(layer, batch)
+            batch = eviction.in_slots(layer, batch)
         if (index := self._index_of(layer)) is not None:
             index.rebuild(layer, batch)
         self.store(layer, batch, *(one.flatten(0, 1) for one in (query_BMHD, key_BMKD, value_BMKD)))
@@ -135,6 +146,8 @@ class PagedAttention:
             value_ND,
             shared=batch.new > 1,
         )
+        if (eviction := self._eviction_of(layer)) is not None:
+            eviction.stored(layer, batch, key_ND)
         if (index := self._index_of(layer)) is not None:
             query_NKGD = query_NHD.unflatten(1, (self.memory.geometry.num_kv_heads, -1))
             arrived = Arrived(key_ND, value_ND, _by_row(query_NKGD, batch.new))
@@ -144,9 +157,14 @@ class PagedAttention:
         """Whether a role of the algorithm chooses what single rows of this layer read."""
         return not self.algorithm.reads_all and layer not in self.rules.dense_layers
 
-    def pages_for(self, num_tokens: int) -> int:
-        """Pages that a sequence takes at most, over all layers and kv heads."""
+    def pages_for(self, num_tokens: int, num_context: int = 0, *, whole: bool = False) -> int:
+        """Pages that a sequence takes at most, over all layers and kv heads.
+
+        num_context: tokens of its context; whole: whether that is read in one pass.
+        """
         geometry = self.memory.geometry
+        if self.eviction is not None:
+            return self.eviction.peak_pages(num_context, num_tokens, whole=whole)
         waste = 0 if self.index is None else self.index.waste_pages(num_tokens)
         rows = geometry.num_layers * geometry.num_kv_heads
         return geometry.pages_for(num_tokens) + rows * waste
@@ -158,22 +176,48 @@ class PagedAttention:
         self.memory.release(slot)
         if self.index is not None:
             self.index.release(slot)
+        if self.eviction is not None:
+            self.eviction.release(slot)
 
     def _record(self, layer: int, batch: Batch, selection: Selection | None) -> None:
         if self.recorder is not None:
             phase = self.memory.counters.phase
             self.recorder.record(phase, layer, batch.slots, batch.stored, batch.new, selection)
 
+    def _arrive(
+        self,
+        layer: int,
+        batch: Batch,
+        query_MHD: Tensor,
+        key_MKD: Tensor,
+        value_MKD: Tensor,
+        scale: float,
+    ) -> None:
+        """A dense chunk is stored."""
+        self._record(layer, batch, None)
+        if self.tape is not None:
+            self.tape.add(layer, query_MHD, key_MKD, value_MKD, scale)
+        self.store(layer, batch, query_MHD, key_MKD, value_MKD)
+
+    def _chunk_attention(self, layer: int) -> Callable[..., Tensor]:
+        """Of the pattern where there is one and it acts, else dense."""
+        if self.algorithm.prefill is not None and layer not in self.rules.dense_layers:
+            return PatternAttention(self.memory, self.kernel, self.algorithm.prefill).attend
+        window = self.rules.window_of(layer)
+        return partial(ChunkAttention(self.memory, self.kernel).attend, window=window)
+
+    def _leave(
+        self, layer: int, batch: Batch, query_MHD: Tensor, key_MKD: Tensor, scale: float
+    ) -> None:
+        """A dense chunk was attended, if it was."""
+        if (eviction := self._eviction_of(layer)) is not None:
+            eviction.after_chunk(layer, batch, query_MHD, key_MKD, scale)
+
     def _index_of(self, layer: int) -> Index | None:
         return self.index if layer not in self.rules.dense_layers else None
 
-    def _evict(self, layer: int, batch: Batch) -> None:
-        evict = self.algorithm.evict
-        if evict is None or layer in self.rules.dense_layers:
-            return
-        rows = batch.stored_rows(layer)
-        num_slots = -(-max(rows.longest, 1) // self._size) * self._size
-        self.memory.drop_slots(rows, evict.keep(rows.num_tokens_R, batch.new, num_slots))
+    def _eviction_of(self, layer: int) -> Eviction | None:
+        return self.eviction if layer not in self.rules.dense_layers else None
 
     def _decode(
         self, index: Index, layer: int, batch: Batch, query_RGD: Tensor, scale: float
@@ -204,7 +248,10 @@ class PagedAttention:
             pages = batch.every_page(layer, self.rules.window_of(layer))
             self._record(layer, batch, None)
             self._count_read(batch, pages)
-            return self._attend_in_waves(query_NGD, pages, scale, shared=batch.new > 1)
+            attended = self._attend_in_waves(query_NGD, pages, scale, shared=batch.new > 1)
+            if index is None or batch.new > 1:
+                self._receive(layer, batch, query_NGD, pages, attended, scale)
+            return attended
         self._record(layer, batch, selected.partitions)
         self._count_read(batch, selected.pages)
         if selected.partitions.bias_RGC is not None:
@@ -214,10 +261,24 @@ class PagedAttention:
             attended = self._attend_at_once(layer, query_NGD, selected.pages, scale)
         else:
             attended = self._attend_in_waves(query_NGD, selected.pages, scale, shared=True)
+            self._receive(layer, batch, query_NGD, selected.pages, attended, scale)
         if index.retrieve.estimates:
             rest = index.estimated(layer, batch, query_NGD, selected, attended, scale)
             attended = merge(attended, rest)
         return attended
+
+    def _receive(
+        self,
+        layer: int,
+        batch: Batch,
+        query_NGD: Tensor,
+        pages: PageSelection,
+        attended: Attended,
+        scale: float,
+    ) -> None:
+        """Tell the evictor what attention its slots received."""
+        if (eviction := self._eviction_of(layer)) is not None:
+            eviction.after_rows(layer, batch, pages, Queries(query_NGD, attended.lse, scale))
 
     def _attend_at_once(
         self, layer: int, query_NGD: Tensor, pages: PageSelection, scale: float

@@ -26,7 +26,7 @@ SPARSITY = Quantity(unit="fraction", direction=None, source="accounting")
 # Fewest observations with which the largest one bounds the percentile with 95 % confidence.
 LEAST_FOR_PERCENTILE = {90: 30, 95: 60, 99: 300}
 # Names of a peak that are no tier of KV pages.
-NOT_A_TIER = frozenset({"index", "page_tables"})
+NOT_A_TIER = frozenset({"index", "evictor", "page_tables"})
 
 
 def arm_metrics(arm: ArmResult) -> dict[str, Metric]:
@@ -156,7 +156,7 @@ def moved_metrics(arm: ArmResult) -> dict[str, Metric]:
 
 
 def peak_metrics(arm: ArmResult) -> dict[str, Metric]:
-    """The most bytes taken at one time, in each tier and by the index."""
+    """The most bytes taken at one time, in each tier, by the index and by the evictor."""
     num = len(arm.outcomes)
     metrics = {
         f"peak_mem_bytes_{tier}": BYTES.metric(arm.peak_bytes[tier], n=num, aggregation="peak")
@@ -164,6 +164,8 @@ def peak_metrics(arm: ArmResult) -> dict[str, Metric]:
     }
     index_bytes = arm.peak_bytes.get("index")
     table_bytes = arm.peak_bytes.get("page_tables")
+    if (evictor_bytes := arm.peak_bytes.get("evictor")) is not None:
+        metrics["evictor_bytes"] = BYTES.metric(evictor_bytes, n=num, aggregation="peak")
     return {
         **metrics,
         "index_bytes": BYTES.metric(index_bytes, n=num, aggregation="peak"),

@@ -107,6 +107,7 @@ def assemble(
             chunk_tokens=plan.chunk_tokens,
             most_rows=algorithm.evict.most_rows if algorithm.evict else None,
             preempt=settings.budget.preempt,
+            last_chunk=plan.last_chunk,
         ),
     )
 

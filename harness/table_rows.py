@@ -126,11 +126,13 @@ def moved_rows(record: RunRecord) -> Iterator[Row]:
 
 
 def memory_rows(record: RunRecord) -> Iterator[Row]:
-    """The most bytes in each tier, and of the index."""
+    """The most bytes in each tier, of the index and of the evictor."""
     for name in metric_names(record, PEAK_PREFIX):
         tier = name.removeprefix(PEAK_PREFIX)
         yield metric_row(record, tier, name, binary_bytes, f"{name}_ratio")
     yield metric_row(record, "index", "index_bytes", binary_bytes)
+    if metric_names(record, "evictor_bytes"):
+        yield metric_row(record, "evictor", "evictor_bytes", binary_bytes)
     yield metric_row(record, "page tables", "page_table_bytes", binary_bytes)
 
 

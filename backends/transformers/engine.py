@@ -31,7 +31,8 @@ class TransformersBackend(Backend):
         self._cache = plug_in(model)
         self.attention = attention
         self._device = attention.memory.geometry.device
-        self.scheduler = Scheduler(attention.memory, schedule, attention.pages_for)
+        self.scheduler = Scheduler(attention.memory, schedule, self._pages_for)
+        self._reads_whole = schedule.reads_whole
         self._failures: dict[str, str] = {}
         self._contexts: dict[str, Context] = {}
 
@@ -93,6 +94,8 @@ class TransformersBackend(Backend):
         peaks = {tier.name: tier.peak_bytes for tier in self.attention.memory.tiers}
         if self.attention.index is not None:
             peaks["index"] = self.attention.index.peak_bytes
+        if self.attention.eviction is not None:
+            peaks["evictor"] = self.attention.eviction.peak_bytes
         tables = self.attention.memory.peak_tables
         peaks["page_tables"] = sum(sum(parts.values()) for parts in tables.values())
         return peaks
@@ -107,13 +110,13 @@ class TransformersBackend(Backend):
         for running in waiting:
             context = self._contexts.pop(running.request.uid)
             self.counters.enter("prefill")
-            step = self.scheduler.chunk_tokens
-            for start in range(0, context.num_tokens, step):
-                part = context.part(start, start + step)
+            for start, stop in self.scheduler.context_chunks(context.num_tokens):
+                part = context.part(start, stop)
                 running.stored = start
-                batch = self._batch([running], part.num_tokens)
+                ends = stop == context.num_tokens
+                batch = self._batch([running], part.num_tokens, ends)
                 for layer, brought in enumerate(part.layers):
-                    self.attention.take(layer, batch, *brought)
+                    self.attention.take(layer, batch, *brought, context.scale)
             running.stored = context.num_tokens
 
     def _forward(self, decoding: list[Running], pieces: list[Piece]) -> Tensor:
@@ -130,7 +133,7 @@ class TransformersBackend(Backend):
         step = Step(
             self.attention,
             self._batch(decoding, 1) if decoding else None,
-            tuple(Chunk(self._batch([one.running], one.count), one.is_question) for one in pieces),
+            tuple(self._chunk(piece) for piece in pieces),
         )
         output = self._model(
             input_ids=self._tensor(ids).unsqueeze(0),
@@ -143,10 +146,20 @@ class TransformersBackend(Backend):
         logits: Tensor = output.logits[0]
         return logits
 
-    def _batch(self, members: list[Running], new: int) -> Batch:
+    def _chunk(self, piece: Piece) -> Chunk:
+        running = piece.running
+        ends_context = running.stored + piece.count == running.request.num_context
+        return Chunk(self._batch([running], piece.count, ends_context), piece.is_question)
+
+    def _batch(self, members: list[Running], new: int, ends_context: bool = False) -> Batch:
         slots = tuple(running.slot for running in members)
         stored = tuple(running.stored for running in members)
-        return Batch(self.attention.memory.table, slots, stored, new)
+        return Batch(self.attention.memory.table, slots, stored, new, ends_context)
+
+    def _pages_for(self, request: Request) -> int:
+        return self.attention.pages_for(
+            request.most_tokens, request.num_context, whole=self._reads_whole
+        )
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from sparse_algos.checks import check_count
+from sparse_algos.checks import check_count, check_share
 from sparse_algos.coverage import covering, num_covering
 from sparse_algos.lines import Lines, block_sums, lines_of
 from sparse_algos.pattern import BlockPlan, Chunk, PrefillPattern
@@ -33,13 +33,9 @@ class FlexPrefill(PrefillPattern):
         """See PrefillPattern."""
         super().__post_init__()
         check_count("algo.prefill.least_tokens", self.least_tokens, least=1)
-        if not 0.0 < self.gamma <= 1.0:
-            raise ValueError(
-                f"algo.prefill.gamma={self.gamma} is no share of the attention mass; "
-                "give a number above 0, at most 1, such as 0.9"
-            )
-        if not 0.0 <= self.tau <= 1.0:
-            raise ValueError(f"algo.prefill.tau={self.tau} must be from 0 (never query-aware) to 1")
+        check_share("algo.prefill.gamma", self.gamma, of="the attention mass")
+        if self.tau != 0:
+            check_share("algo.prefill.tau", self.tau, of="the divergence of two distributions")
 
     def keeping_all(self) -> Self:
         """See PrefillPattern."""

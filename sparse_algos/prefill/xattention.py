@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sparse_algos.checks import check_count
+from sparse_algos.checks import check_count, check_share
 from sparse_algos.coverage import covering
 from sparse_algos.pattern import BlockPlan, Chunk, PrefillPattern, own_block
 
@@ -35,11 +35,7 @@ class XAttention(PrefillPattern):
                 f"algo.prefill.stride={self.stride} does not divide algo.prefill.block_tokens="
                 f"{self.block_tokens}; use 8 or 16"
             )
-        if not 0.0 < self.threshold <= 1.0:
-            raise ValueError(
-                f"algo.prefill.threshold={self.threshold} is no share of the attention mass; "
-                "give a number above 0, at most 1, such as 0.9"
-            )
+        check_share("algo.prefill.threshold", self.threshold, of="the attention mass")
 
     def keeping_all(self) -> Self:
         """See PrefillPattern."""

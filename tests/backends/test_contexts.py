@@ -55,7 +55,8 @@ def test_a_recorded_context_that_is_altered_changes_the_answers():
     contexts = contexts_of(wanted)
     own = answers_after(engine_of("dense"), wanted, contexts)
     (context,) = contexts.values()
-    other = Context(tuple(one._replace(value_TKD=one.value_TKD.flip(0)) for one in context.layers))
+    flipped = (one._replace(value_TKD=one.value_TKD.flip(0)) for one in context.layers)
+    other = context._replace(layers=tuple(flipped))
     assert answers_after(engine_of("dense"), wanted, {wanted[0].uid: other}) != own
 
 

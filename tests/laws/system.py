@@ -19,8 +19,6 @@ from harness.settings import Settings
 from harness.system import assemble
 from memory_tiers.manager import CacheManager
 from sparse_algos.base import Algorithm
-from sparse_algos.model_shape import Rotary
-from tests.laws.configs import fitted
 
 MAX_TOKENS = 192
 DENSE = Algorithm(name="dense", evict=None, retrieve=None)
@@ -54,7 +52,6 @@ class Shape:
             windowed_layers=self.windowed,
             window=self.window,
             dtype=torch.float32,
-            rotary=Rotary(1e4 ** -(torch.arange(0, self.head_dim, 2).float() / self.head_dim)),
         )
 
 
@@ -99,6 +96,7 @@ class Watcher(Reference):
         self.memory: CacheManager | None = None
         self.decoded: list[tuple[FrameSelection, Tensor, Tensor]] = []
         self.prefilled: list[int] = []
+        self.fetched: list[int] = []
 
     def decode(
         self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
@@ -127,7 +125,8 @@ class NoModel:
 class System:
     """Paged attention, the sequences in it, and all that they brought, read and answered.
 
-    answers: by sequence and position, [L, H, D].
+    answers: by sequence and position, [L, H, D]; past_pages and past_halves: pages before a chunk
+    that it read whole, and those of which it read the keys or the values alone.
     """
 
     attention: PagedAttention
@@ -140,6 +139,7 @@ class System:
     answers: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
     past_pages: int = 0
+    past_halves: int = 0
 
     @property
     def memory(self) -> Any:
@@ -191,16 +191,25 @@ class System:
         query, key, value = (torch.stack(one) for one in zip(*parts, strict=True))
         self.watcher.decoded.clear()
         self.watcher.prefilled.clear()
+        self.watcher.fetched.clear()
         scale = self.shape.scale
         if dense:
             out = self.attention.dense(layer, batch, query[0], key[0], value[0], scale)
-            size = self.memory.geometry.page_tokens
-            past = sum(-(-tokens // size) for tokens in self.watcher.prefilled[1:])
-            self.past_pages += past * self.shape.kv_heads
+            self._note_past(layer)
             return out.unsqueeze(0)
         out = self.attention.sparse(layer, batch, query, key, value, scale)
         self.reads.append(self._read(layer, batch, uids))
         return out
+
+    def _note_past(self, layer: int) -> None:
+        size, pattern = self.memory.geometry.page_tokens, self.attention.algorithm.prefill
+        if pattern is None or layer in self.attention.rules.dense_layers:
+            past = sum(-(-tokens // size) for tokens in self.watcher.prefilled[1:])
+            self.past_pages += past * self.shape.kv_heads
+        elif pattern.reads_keys:
+            self.past_halves += sum(self.watcher.fetched)
+        else:
+            self.past_pages += sum(self.watcher.fetched)
 
     def _brought(self, uid: str, layer: int, new: int) -> list[Tensor]:
         stream, start = stream_of(uid, self.shape), self.stored[uid]
@@ -239,7 +248,7 @@ def tokens_of(values_NSD: Tensor, known_NTD: Tensor) -> Tensor:
 
 
 def algorithm_with(settings: Settings, budget_tokens: int | float | None) -> Algorithm:
-    """The configured algorithm with another budget."""
+    """The configured algorithm with another budget; if it holds all, patterns skip nothing."""
     algorithm = build_algorithm(settings)
     if budget_tokens is None:
         return algorithm
@@ -247,14 +256,9 @@ def algorithm_with(settings: Settings, budget_tokens: int | float | None) -> Alg
         name: role and replace(role, budget_tokens=budget_tokens)
         for name, role in (("evict", algorithm.evict), ("retrieve", algorithm.retrieve))
     }
+    if algorithm.prefill is not None and budget_tokens >= MAX_TOKENS:
+        roles["prefill"] = algorithm.prefill.keeping_all()
     return replace(algorithm, **roles)
-
-
-def fitted_to(algorithm: Algorithm, info: ModelInfo) -> Algorithm:
-    """The algorithm for this model, with random tensors where it wants trained ones."""
-    if algorithm.retrieve is None:
-        return algorithm
-    return replace(algorithm, retrieve=fitted(algorithm.retrieve, info.shape))
 
 
 def build_system(
@@ -265,11 +269,22 @@ def build_system(
 ) -> System:
     """The system that the harness would assemble, with a watched kernel and no model."""
     algorithm = algorithm or algorithm_with(settings, budget_tokens)
-    algorithm = fitted_to(algorithm, shape.info)
     plan = plan_for(settings, algorithm, shape.info, MAX_TOKENS, torch.device("cpu"))
     watcher = Watcher()
     engine = assemble(settings, algorithm, plan, shape.info, NoModel(shape.layers), watcher)
     attention = engine.attention
     watcher.memory = attention.memory
+    watch_fetches(watcher, attention.memory)
     slots = list(range(plan.sequences))[::-1]
     return System(attention, watcher, shape, settings.backend.chunk_tokens, slots)
+
+
+def watch_fetches(watcher: Watcher, memory: Any) -> None:
+    """Note how many pages each call of `fetch` names."""
+    fetch = memory.fetch
+
+    def noted(wanted_N: Tensor, **how: bool) -> Any:
+        watcher.fetched.append(wanted_N.numel())
+        return fetch(wanted_N, **how)
+
+    memory.fetch = noted
