@@ -9,8 +9,9 @@ import torch
 from backends.attention.base import AttentionKernel
 from backends.cluster_index import ClusterIndex
 from backends.index import Index
-from backends.paged_attention import LayerRules, PagedAttention
+from backends.paged_attention import PagedAttention
 from backends.rebuilt_index import RebuiltIndex
+from backends.row_attention import LayerRules
 from backends.scheduler import Schedule
 from backends.transformers.engine import TransformersBackend
 from backends.transformers.loading import (

@@ -35,6 +35,7 @@ def sections(record: RunRecord) -> tuple[Section, ...]:
         "accuracy": accuracy_rows(record),
         "speed, medians": speed_rows(record),
         "KV while decoding": cache_rows(record),
+        "fidelity": fidelity_rows(record),
         "KV bytes moved": moved_rows(record),
         "peak memory": memory_rows(record),
     }
@@ -109,6 +110,17 @@ def cache_rows(record: RunRecord) -> Iterator[Row]:
             lambda name: UNKNOWN if name == record.baseline else percent(requested),
         )
     yield metric_row(record, "sparsity achieved", "achieved_sparsity", percent)
+
+
+def fidelity_rows(record: RunRecord) -> Iterator[Row]:
+    """What attention kept of dense attention, where a probe looked."""
+    if any(arm.fidelity is not None for arm in record.arms.values()):
+        for label, name, worst in (
+            ("mass recalled", "mass_recalled", "p10"),
+            ("output error", "output_error", "p90"),
+        ):
+            yield metric_row(record, label, f"mean_{name}", percent)
+            yield metric_row(record, f"{label}, {worst}", f"{worst}_{name}", percent)
 
 
 def moved_rows(record: RunRecord) -> Iterator[Row]:

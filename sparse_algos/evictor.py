@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_amount, check_count
@@ -72,6 +73,11 @@ class Evictor(ABC):
     def window(self) -> int | None:
         """Queries whose attention counts, the last of a step; None for all. See `received`."""
         return None
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes kept per token and kv head, to decide by."""
+        return 0 if self.sees == "nothing" else torch.float32.itemsize
 
     def most_tokens(self, context: int, layer: int = 0, num_layers: int = 1) -> int:
         """Tokens that a row of a sequence of `context` tokens may hold.

@@ -157,6 +157,11 @@ class Retriever(ABC):
         """Tokens in a partition, the fewest where they vary."""
 
     @property
+    def typical_partition(self) -> int:
+        """Tokens in a partition, on average where they vary."""
+        return self.partition_size
+
+    @property
     def waits(self) -> int | None:
         """When a partition is summarised: once it is complete and so many tokens follow it.
 
