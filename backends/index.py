@@ -69,6 +69,7 @@ class Index:
             and retrieve.takes_best
             and retrieve.scored is not None
             and not (retrieve.pool_heads or retrieve.estimates)
+            and (retrieve.waits is None or retrieve.group_reduce in ("max", "mean"))
             and all(map(retrieve.leads, layers))
         )
         self._step: _Step | None = None

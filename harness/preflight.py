@@ -127,19 +127,21 @@ def _check_context(model: ModelInfo, workload: Workload) -> None:
 
 
 def _check_roles(settings: Settings, algorithm: Algorithm) -> None:
-    retrieve = algorithm.retrieve
-    if algorithm.evict is not None and retrieve is not None and retrieve.kind == "cluster":
+    retrieve, evict = algorithm.retrieve, algorithm.evict
+    if evict is None or retrieve is None:
+        return
+    if retrieve.kind == "cluster":
         raise ValueError(
             f"algo={settings.algo.name}: algo.evict drops tokens by their place, and the clusters "
             "of algo.retrieve change places; use algo/evict=none, or a retriever of blocks or "
             "tokens"
         )
-    if (
-        algorithm.evict is not None
-        and retrieve is not None
-        and algorithm.evict.sees == "attention"
-        and algorithm.evict.decodes
-    ):
+    if retrieve.needs_positions:
+        raise ValueError(
+            f"algo={settings.algo.name}: algo.evict drops tokens, and algo.retrieve counts on each "
+            "being where it was; use algo/evict=none, or another retriever"
+        )
+    if evict.sees == "attention" and evict.decodes:
         raise ValueError(
             f"algo={settings.algo.name}: algo.evict follows the attention of every step to all "
             "that is left, and algo.retrieve reads a part of it; use algo/retrieve=none, or "

@@ -10,6 +10,7 @@ from backends.attention.base import AttentionKernel
 from backends.cluster_index import ClusterIndex
 from backends.index import Index
 from backends.paged_attention import PagedAttention
+from backends.rebuilt_index import RebuiltIndex
 from backends.row_attention import LayerRules
 from backends.scheduler import Schedule
 from backends.transformers.engine import TransformersBackend
@@ -146,4 +147,6 @@ def _index(
     num_rows = geometry.num_layers * memory.table.num_rows
     store = SummaryStore(spec, num_rows, partitions, geometry.device)
     mapper = build_mapper(settings, algorithm)
-    return INDEXES[algorithm.retrieve.kind](algorithm.retrieve, mapper, store, memory, kernel)
+    retrieve = algorithm.retrieve
+    index = RebuiltIndex if retrieve.rebuilds_keys else INDEXES[retrieve.kind]
+    return index(retrieve, mapper, store, memory, kernel)

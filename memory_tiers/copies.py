@@ -16,6 +16,21 @@ ARGUMENTS = (*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, ctypes.c_int)
 BYTES_PER_THREAD = 1 << 20
 
 
+def copy_values(
+    source: Tier, from_N: Tensor, target: Tier, to_N: Tensor, counters: Counters
+) -> None:
+    """What `copy_pages` does for tiers in memory, but for the values alone."""
+    if from_N.numel() == 0:
+        return
+    assert source.pool_FPSD is not None and target.pool_FPSD is not None
+    # As a pool of twice as many frames: each page's keys, then its values.
+    halves = (pool.flatten(0, 1).unsqueeze(1) for pool in (source.pool_FPSD, target.pool_FPSD))
+    source_FPSD, target_FPSD = halves
+    copy_frames(source_FPSD, 2 * from_N + 1, target_FPSD, 2 * to_N + 1)
+    moved = from_N.numel() * source.frame_bytes // 2
+    counters.current.bytes_moved[f"{source.name}->{target.name}"] += moved
+
+
 def copy_pages(
     source: Tier, from_N: Tensor, target: Tier, to_N: Tensor, counters: Counters
 ) -> None:

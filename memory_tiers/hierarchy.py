@@ -40,7 +40,7 @@ class Hierarchy:
             source.changed_F[from_N] = False
             lower.changed_F[to_N] = lower is not self.levels[-1]
             lower.touch(to_N, part_N)
-            moves.append(Move(source, from_N, lower, to_N))
+            moves.append(Move(source, from_N, lower, to_N, part_N))
         return moves
 
     def load(self, pages_N: Tensor, upper: int = 0) -> list[Move]:
@@ -73,7 +73,7 @@ class Hierarchy:
         to_N = target.place(pages_N)
         if upper > 0:
             target.touch(to_N, pages_N)
-        return [Move(lower, from_N, target, to_N)]
+        return [Move(lower, from_N, target, to_N, pages_N)]
 
     def _make_room(self, at: int, coming_N: Tensor, keep_N: Tensor) -> list[Move]:
         """Free frames for those of `coming_N` that level `at` does not hold."""

@@ -12,12 +12,13 @@ from memory_tiers.tiers.base import Tier
 
 @dataclass(frozen=True)
 class Move:
-    """Contents of frames `from_N` of one level to frames `to_N` of another."""
+    """Contents of frames `from_N` of one level, these pages, to frames `to_N` of another."""
 
     source: "Level"
     from_N: Tensor
     target: "Level"
     to_N: Tensor
+    pages_N: Tensor
 
 
 class Level:

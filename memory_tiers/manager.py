@@ -19,6 +19,7 @@ from memory_tiers.counters import Counters
 from memory_tiers.hierarchy import Hierarchy
 from memory_tiers.level import Level, Move
 from memory_tiers.page_table import PageTable
+from memory_tiers.rebuilder import KeyRebuilder
 from memory_tiers.sharing import Sharing
 from memory_tiers.tiers.base import Tier
 
@@ -197,6 +198,10 @@ class CacheManager:
         # What comes is not dropped before it is there.
         dead_RP = self.table.bury(pages_RP, drop_RP & stored_RP)
         self._hierarchy.free(pages_RP[(stored_RP & ~dead_RP) == 0])
+
+    def rebuild_keys(self, rebuilder: KeyRebuilder) -> None:
+        """Of the pages that it can rebuild, move only the values from now on."""
+        self._hierarchy.mover.rebuild_keys(rebuilder, self.fast)
 
     def begin(self, slot: int) -> None:
         """A sequence takes this slot."""

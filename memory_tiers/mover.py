@@ -7,9 +7,10 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from memory_tiers.copies import copy_pages
+from memory_tiers.copies import copy_pages, copy_values
 from memory_tiers.counters import Counters
-from memory_tiers.level import Move
+from memory_tiers.level import Level, Move
+from memory_tiers.rebuilder import KeyRebuilder
 from memory_tiers.tiers.base import DamagedPagesError
 
 
@@ -25,6 +26,12 @@ class Mover:
         self._worker: ThreadPoolExecutor | None = None
         self._pending: Future[None] | None = None
         self._damaged: list[tuple[Tensor, str]] = []
+        self._rebuilder: KeyRebuilder | None = None
+        self._attended: Level | None = None
+
+    def rebuild_keys(self, rebuilder: KeyRebuilder, attended: Level) -> None:
+        """From now on, ask which pages move without keys; these return on the level attended."""
+        self._rebuilder, self._attended = rebuilder, attended
 
     def run(self, moves: Sequence[Move]) -> None:
         """Move now; the step waits, so all of it is exposed."""
@@ -60,11 +67,25 @@ class Mover:
         for move in moves:
             start = perf_counter()
             try:
-                copy_pages(
-                    move.source.tier, move.from_N, move.target.tier, move.to_N, self.counters
-                )
+                self._copy(move)
             except DamagedPagesError as error:
-                lost_N = move.to_N[torch.isin(move.from_N, error.frames_N.to(move.from_N.device))]
-                self._damaged.append((move.target.page_of_F[lost_N], str(error)))
+                lost_N = torch.isin(move.from_N, error.frames_N.to(move.from_N.device))
+                self._damaged.append((move.pages_N[lost_N], str(error)))
             pair = f"{move.source.name}->{move.target.name}"
             count.transfer_s[pair] += perf_counter() - start
+
+    def _copy(self, move: Move) -> None:
+        source, target = move.source.tier, move.target.tier
+        if self._rebuilder is None:
+            copy_pages(source, move.from_N, target, move.to_N, self.counters)
+            return
+        rebuilt_N = self._rebuilder.is_rebuilt(move.pages_N)
+        in_memory = source.pool_FPSD is not None and target.pool_FPSD is not None
+        halved_N = rebuilt_N & in_memory
+        from_N, to_N = move.from_N, move.to_N
+        copy_values(source, from_N[halved_N], target, to_N[halved_N], self.counters)
+        try:
+            copy_pages(source, from_N[~halved_N], target, to_N[~halved_N], self.counters)
+        finally:
+            if move.target is self._attended:
+                self._rebuilder.refill(move.pages_N[rebuilt_N], to_N[rebuilt_N])

@@ -41,9 +41,10 @@ class SummaryStore:
         self._device = device
         width = -(-max_partitions // SEGMENT)
         self._directory_RW = torch.full((num_rows, width), -1, device=device)
-        self._pools = {name: self._pool(one, 0) for name, one in spec.items()}
-        self._free: Tensor = torch.empty(0, dtype=torch.int64, device=device)
-        self._num_segments = 0
+        # One segment from the start: a row that has none yet is read as one that holds anything.
+        self._pools = {name: self._pool(one, 1) for name, one in spec.items()}
+        self._free: Tensor = torch.zeros(1, dtype=torch.int64, device=device)
+        self._num_segments = 1
         self.peak_segments = 0
 
     @property

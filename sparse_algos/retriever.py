@@ -105,7 +105,8 @@ class Retriever(ABC):
     kernels may do by themselves. weighed: summaries that `select` looks at beside the scores.
     estimates: `estimate` adds something to what was read. trained: what `weights` holds, None where
     nothing is trained or calibrated. needs_positions: token t lies in slot t, which evictors undo.
-    bound: it is there to be compared with, above or below all that can be served.
+    bound: it is there to be compared with, above or below all that can be served. rebuilds_keys:
+    keys are replaced by what it rebuilds them from, once the context is complete.
     """
 
     budget_tokens: int | float
@@ -124,6 +125,7 @@ class Retriever(ABC):
     needs_positions: ClassVar[bool] = False
     trained: ClassVar[str | None] = None
     bound: ClassVar[bool] = False
+    rebuilds_keys: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         """A score of its own is not the dot product that kernels would compute instead."""
@@ -138,9 +140,9 @@ class Retriever(ABC):
         check_amount("algo.retrieve.budget_tokens", self.budget_tokens)
         check_count("algo.retrieve.sinks", self.sinks, least=0)
         check_count("algo.retrieve.recents", self.recents, least=1)
-        if self.group_reduce not in ("max", "mean", "mass"):
+        if self.group_reduce not in ("max", "mean", "mass", "peak"):
             raise ValueError(
-                f"algo.retrieve.group_reduce={self.group_reduce!r}: use max, mean or mass"
+                f"algo.retrieve.group_reduce={self.group_reduce!r}: use max, mean, mass or peak"
             )
         if isinstance(self.budget_tokens, int) and self.budget_tokens < self.least_budget:
             raise ValueError(
@@ -249,7 +251,9 @@ class Retriever(ABC):
         """
         size = self.partition_size
         masks = visible.masks(scores_RGP.shape[-1], size, self.sinks, self.recents)
-        scores_RGP = scores_RGP.masked_fill(masks.absent_RP.unsqueeze(1), -torch.inf)
+        # What waits is read in any case, and its score is no number that others may be weighed by.
+        ignored_RP = masks.absent_RP if self.waits is None else masks.absent_RP | masks.forced_RP
+        scores_RGP = scores_RGP.masked_fill(ignored_RP.unsqueeze(1), -torch.inf)
         scores_RP = self.reduced(scores_RGP, visible)
         return self.best(scores_RP.masked_fill(masks.forced_RP, torch.inf), visible)
 

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-GroupReduce = Literal["max", "mean", "mass"]
+GroupReduce = Literal["max", "mean", "mass", "peak"]
 
 
 def dot_scores(summary_RPE: Tensor, query_RQE: Tensor) -> Tensor:
@@ -16,11 +16,15 @@ def dot_scores(summary_RPE: Tensor, query_RQE: Tensor) -> Tensor:
 
 
 def reduce_group(scores_RGP: Tensor, how: GroupReduce) -> Tensor:
-    """One score per row and partition, [R, P], from those of the query heads of a kv head."""
+    """One score per row and partition, [R, P], from those of the query heads of a kv head.
+
+    max and mean: of the scores; mass and peak: sum and maximum of each head's softmax of them.
+    """
     if how == "max":
         return scores_RGP.amax(dim=1)
     if how == "mean":
         return scores_RGP.mean(dim=1)
     # A row whose partitions are all masked would softmax to NaN; it selects nothing instead.
-    mass_RP = torch.nan_to_num(scores_RGP.softmax(dim=-1)).sum(dim=1)
+    share_RGP = torch.nan_to_num(scores_RGP.softmax(dim=-1))
+    mass_RP = share_RGP.sum(dim=1) if how == "mass" else share_RGP.amax(dim=1)
     return mass_RP.masked_fill(torch.isneginf(scores_RGP[:, 0]), -torch.inf)

@@ -63,7 +63,7 @@ class StepCaller:
     def prepare(self, step: StepInputs) -> bool:
         """Check and pack what stays; False where it cannot read such summaries."""
         _, segment, entries = step.segments_NCE.shape
-        if entries % 16 or segment != SEGMENT:
+        if entries % 16 or segment != SEGMENT or step.rule.group_reduce not in REDUCES:
             return False
         _check(step)
         self._pack(step)

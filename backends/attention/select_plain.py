@@ -76,7 +76,8 @@ def _ranks(scores_RQP: Tensor, masks: Masks, unknown_RP: Tensor, rule: SelectRul
         return scores_RQP.amax(1)
     if rule.group_reduce == "mean":
         return scores_RQP.mean(1)
-    return scores_RQP.softmax(-1).nan_to_num(0).sum(1)
+    share_RQP = scores_RQP.softmax(-1).nan_to_num(0)
+    return share_RQP.sum(1) if rule.group_reduce == "mass" else share_RQP.amax(1)
 
 
 def _tokens(step: StepInputs, selection: Selection, num_partitions: int) -> Tensor:

@@ -17,7 +17,7 @@ from tests.algorithms.inputs import keys_of, queries_of
 DIM, BLOCK = 8, 4
 examples = settings(max_examples=60)
 SEEDS = st.integers(0, 10_000)
-REDUCTIONS = ("max", "mean", "mass")
+REDUCTIONS = ("max", "mean", "mass", "peak")
 
 
 def quest(**changes) -> Quest:
@@ -70,9 +70,10 @@ def plain_worth(how: str, scores_GP: Tensor, there: list[int]) -> dict[int, floa
         return {p: max(row[p] for row in rows) for p in there}
     if how == "mean":
         return {p: sum(row[p] for row in rows) / len(rows) for p in there}
+    total = max if how == "peak" else sum
     totals = [sum(math.exp(row[p]) for p in there) for row in rows]
     return {
-        p: sum(math.exp(row[p]) / total for row, total in zip(rows, totals, strict=True))
+        p: total(math.exp(row[p]) / each for row, each in zip(rows, totals, strict=True))
         for p in there
     }
 

@@ -26,6 +26,19 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"sinks": 2, "recents": 5, "cluster_tokens": 4, "rebuild_every": 8, "segment_tokens": 50},
     ),
     "quest of 32": ("quest", {"block_tokens": 32, "sinks": 0, "recents": 1}),
+    "arkvale": ("arkvale", {"block_tokens": 8, "sinks": 2, "recents": 5}),
+    "arkvale of 32": ("arkvale", {"block_tokens": 32, "sinks": 0, "recents": 1}),
+    "oracle_topp": ("oracle_topp", {"mass": 1}),
+    "infllm": (
+        "infllm",
+        {"block_tokens": 8, "representatives": 2, "local_tokens": 5, "sinks": 2, "recents": 6},
+    ),
+    "shadowkv": ("shadowkv", {"outlier_chunks": 2, "sinks": 2, "recents": 5}),
+    # Of full rank, where rebuilt keys are the keys.
+    "shadowkv_lowrank": (
+        "shadowkv_lowrank",
+        {"outlier_chunks": 2, "sinks": 2, "recents": 5, "rank": 64},
+    ),
 }
 # Algorithms with another pattern of prefill, or with settings of it that skip at the lengths of the
 # laws. Under the name of an option they stand in its place.

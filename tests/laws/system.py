@@ -81,7 +81,7 @@ class Read:
     """What the rows of one sparse call read; rows are (sequence, kv head, new token).
 
     times_RT: how often each row read each token; seen_R: tokens that it might have read;
-    strays: pages read that belong to another row or layer, or twice, and slots of no token's key.
+    strays: pages read that belong to another row or layer, or twice, and slots of no token's value.
     """
 
     layer: int
@@ -106,8 +106,8 @@ class Watcher(Reference):
     ) -> Attended:
         assert self.memory is not None
         page_of_F = self.memory.fast.page_of_F
-        keys_NSD = pool_FPSD[selection.frames_N, 0]
-        self.decoded.append((selection, page_of_F[selection.frames_N], keys_NSD))
+        values_NSD = pool_FPSD[selection.frames_N, 1]
+        self.decoded.append((selection, page_of_F[selection.frames_N], values_NSD))
         return super().decode(query_RGD, pool_FPSD, selection, scale)
 
     def prefill(self, query_KMD, key_KTD, value_KTD, mask_MT, scale) -> Attended:
@@ -238,12 +238,12 @@ class System:
         times_RT = torch.zeros(num_rows, MAX_TOKENS, dtype=torch.int64)
         own_R = (batch.rows_R + layer * table.num_rows).repeat_interleave(batch.new)
         strays = num_pages = 0
-        keys = [stream_of(uid, self.shape).key[layer].transpose(0, 1) for uid in uids]
-        keys_RTD = torch.cat(keys)
-        for selection, page_N, keys_NSD in self.watcher.decoded:
+        values = [stream_of(uid, self.shape).value[layer].transpose(0, 1) for uid in uids]
+        values_RTD = torch.cat(values)
+        for selection, page_N, values_NSD in self.watcher.decoded:
             row_N = torch.arange(num_rows).repeat_interleave(selection.indptr_R1.diff())
             bit_NS = selection.live_N.unsqueeze(1) >> torch.arange(size) & 1
-            token_NS = tokens_of(keys_NSD, keys_RTD[row_N // batch.new])
+            token_NS = tokens_of(values_NSD, values_RTD[row_N // batch.new])
             strays += int((bit_NS.bool() & (token_NS < 0)).sum())
             at = (row_N.unsqueeze(1), token_NS.clamp(min=0))
             times_RT.index_put_(at, bit_NS * (token_NS >= 0), accumulate=True)
@@ -254,13 +254,13 @@ class System:
         return Read(layer, tuple(uids), times_RT, seen_R, strays, num_pages)
 
 
-def tokens_of(keys_NSD: Tensor, known_NTD: Tensor) -> Tensor:
-    """The token whose key a slot holds, int64 [N, S], -1 if there is none; layouts may move it."""
+def tokens_of(values_NSD: Tensor, known_NTD: Tensor) -> Tensor:
+    """The token whose value a slot holds, int64 [N, S], -1 for none; layouts may move it."""
     sorted_NT, order_NT = known_NTD[..., 0].contiguous().sort(dim=1)
-    at_NS = torch.searchsorted(sorted_NT, keys_NSD[..., 0].contiguous()).clamp(max=MAX_TOKENS - 1)
+    at_NS = torch.searchsorted(sorted_NT, values_NSD[..., 0].contiguous()).clamp(max=MAX_TOKENS - 1)
     token_NS = order_NT.gather(1, at_NS)
-    index_NSD = token_NS.unsqueeze(2).expand_as(keys_NSD)
-    same_NS = (known_NTD.gather(1, index_NSD) == keys_NSD).all(dim=2)
+    index_NSD = token_NS.unsqueeze(2).expand_as(values_NSD)
+    same_NS = (known_NTD.gather(1, index_NSD) == values_NSD).all(dim=2)
     return token_NS.masked_fill(~same_NS, -1)
 
 

@@ -56,6 +56,12 @@ CLUSTERING = [
     for name in RETRIEVING
     if algorithm_with(settings_of(name), None).retrieve.kind == "cluster"
 ]
+# What relies on tokens staying, and staying in place.
+ROOTED = [
+    name
+    for name in RETRIEVING
+    if name in CLUSTERING or algorithm_with(settings_of(name), None).retrieve.needs_positions
+]
 BUDGETED = [
     (algo, partition, budget) for algo, partition in PLACEMENTS for budget in (TIGHT_BUDGET, 0.4)
 ]
@@ -151,9 +157,9 @@ def test_no_role_acts_on_dense_and_windowed_layers(algo, partition):
             assert_layer_is_dense(system, 2)
 
 
-@pytest.mark.parametrize("retriever", CLUSTERING)
+@pytest.mark.parametrize("retriever", ROOTED)
 @pytest.mark.parametrize("evictor", EVICTORS)
-def test_clusters_that_would_lose_tokens_are_refused(retriever, evictor):
+def test_retrievers_that_would_lose_tokens_are_refused(retriever, evictor):
     settings = settings_of(retriever)
     evict = algorithm_with(settings_of(evictor), 80).evict
     both = replace(algorithm_with(settings, TIGHT_BUDGET), evict=evict)
@@ -170,7 +176,7 @@ def test_an_evictor_that_follows_all_attention_beside_a_retriever_is_refused(evi
         build_system(settings, SHAPE, algorithm=both)
 
 
-@pytest.mark.parametrize("retriever", [name for name in RETRIEVING if name not in CLUSTERING])
+@pytest.mark.parametrize("retriever", [name for name in RETRIEVING if name not in ROOTED])
 @pytest.mark.parametrize("evictor", COMPOSED)
 def test_two_roles_together_keep_the_laws(retriever, evictor):
     settings = settings_of(retriever)
