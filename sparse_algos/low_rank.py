@@ -53,6 +53,10 @@ class LowRankRetriever(Retriever):
         assert self._rotary is not None, "the retriever is `fitted` to its model before use"
         return self._rotary
 
+    def other_bytes(self, num_kv_heads: int, dtype: torch.dtype) -> float:
+        """See Retriever: all kv heads share the coordinates of a token."""
+        return self.rank * dtype.itemsize / num_kv_heads
+
     @abstractmethod
     def rebuilds(self, summaries_RP: Tensor, num_tokens: int) -> Tensor:
         """Partitions of a context of `num_tokens` whose keys are rebuilt from now on, bool [R, P].

@@ -161,6 +161,10 @@ class Retriever(ABC):
         """Tokens in a partition, on average where they vary."""
         return self.partition_size
 
+    def other_bytes(self, num_kv_heads: int, dtype: torch.dtype) -> float:
+        """Bytes per token and kv head that are kept beside summaries."""
+        return 0
+
     @property
     def waits(self) -> int | None:
         """When a partition is summarised: once it is complete and so many tokens follow it.
