@@ -42,8 +42,8 @@ def markdown() -> str:
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return (
         f"{table}\n\n*bytes*: kept beside KV per token and kv head, at {KV_HEADS} kv heads x "
-        f"{HEAD_DIM} in bf16, where KV itself takes {2 * HEAD_DIM * DTYPE.itemsize}; *default*: of the "
-        "option's YAML, whose comments tell the paper's.\n"
+        f"{HEAD_DIM} in bf16, where KV itself takes {2 * HEAD_DIM * DTYPE.itemsize}; *default*: of "
+        "the option's YAML, whose comments tell the paper's.\n"
     )
 
 
