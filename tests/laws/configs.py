@@ -144,6 +144,8 @@ def placements() -> Iterator[tuple[str, str]]:
 
 
 ALGORITHMS = sorted({*options("algo"), *VARIANTS, *PATTERNED})
+# Those whose contexts are prefilled densely.
+DENSE_PREFILL = [name for name in ALGORITHMS if settings_of(name).algo.prefill is None]
 PLACEMENTS = list(placements())
 HIERARCHIES = [tier for tier in options("tier") if num_levels(tier) > 1]
 CACHES = options("cache")
