@@ -1,5 +1,7 @@
 """Prefill patterns choose what their papers say, and what they choose is attended exactly."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -168,14 +170,19 @@ def test_a_pattern_that_keeps_all_and_one_below_its_least_length_are_dense(name,
     assert pairs.computed < pairs.causal
 
 
-def test_the_blocks_of_a_shape_do_not_depend_on_chunks():
-    pattern, whole = MAKERS["a_shape"](), chunk_of("random", 0, 45)
-    blocks_IP = pattern.plan(whole).blocks_HIP[0]
-    for past, new in ((0, 20), (20, 5), (25, 20)):
-        plan = pattern.plan(Chunk(whole.query_KGMD[:, :, past : past + new], whole.key_KTD,
-                                  past + new, whole.scale))  # fmt: skip
-        rows = slice(plan.first_block, plan.blocks_HIP.shape[2])
-        assert torch.equal(plan.blocks_HIP[0], blocks_IP[rows, : rows.stop])
+# XAttention folds rows inside blocks: its chunks have to end where blocks do.
+CHUNKS = [("a_shape", (0, 20, 25, 45)), ("xattention", (0, 24, 32, 45))]
+
+
+@pytest.mark.parametrize(("name", "edges"), CHUNKS)
+def test_a_choice_per_row_does_not_depend_on_chunks(name, edges):
+    pattern, whole = MAKERS[name](), chunk_of("sharp", 0, 45)
+    blocks_HIP = pattern.plan(whole).blocks_HIP
+    for start, stop in pairwise(edges):
+        rows_KGMD = whole.query_KGMD[:, :, start:stop]
+        plan = pattern.plan(Chunk(rows_KGMD, whole.key_KTD, stop, whole.scale))
+        blocks = slice(plan.first_block, plan.blocks_HIP.shape[2])
+        assert torch.equal(plan.blocks_HIP, blocks_HIP[:, blocks, : blocks.stop])
 
 
 def test_last_rows_count_each_pair_once():
