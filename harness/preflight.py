@@ -48,6 +48,8 @@ def preflight(
     longest, rest = workload.most_tokens, workload.longest_rest
     plan = plan_for(settings, algorithm, model, longest, device, rest_tokens=rest)
     _check_tiers(settings, plan, num_arms=1 if algorithm.is_dense else 2)
+    if algorithm.evict is not None:
+        _check_baseline(settings, plan)
     return plan
 
 
@@ -231,6 +233,19 @@ def _check_last_tier(settings: Settings, plan: Plan) -> None:
             f"tier.{last}.size={_shown(settings, last)} holds {plan.frames[last]} pages, "
             f"a request of {plan.max_tokens} tokens takes {needed}; raise it to {size},{lower} or "
             "lower task.length"
+        )
+
+
+def _check_baseline(settings: Settings, plan: Plan) -> None:
+    """Dense attention, which every run compares with, keeps what an evictor drops."""
+    last, geometry = settings.tier.levels[-1], plan.geometry
+    needed = geometry.num_layers * geometry.num_kv_heads * plan.row_pages
+    if plan.frames[last] < needed:
+        size = format_size(needed * geometry.page_bytes)
+        raise ValueError(
+            f"tier.{last}.size={_shown(settings, last)} holds {plan.frames[last]} pages, which is "
+            f"enough for algo.evict, but the dense baseline of the run takes {needed}; raise it to "
+            f"{size}, or use tier=hbm+cpu with a small tier.hbm.size"
         )
 
 
