@@ -75,7 +75,7 @@ def test_measured_bytes_of_summaries_are_those_of_the_table(name: str) -> None:
     one = replace(plan, sequences=1)
     attention = assemble(settings, algorithm, one, info, NoModel(1), Reference()).attention
     keys = torch.randn(1, CONTEXT, 1, HEAD_DIM, dtype=DTYPE)
-    attention.take(0, Batch(attention.memory.table, (0,), (0,), CONTEXT), *(keys[0],) * 3)
+    attention.take(0, Batch(attention.memory.table, (0,), (0,), CONTEXT), *(keys[0],) * 3, 0.1)
     last = keys[:, :1]
     attention.sparse(0, Batch(attention.memory.table, (0,), (CONTEXT,), 1), last, last, last, 0.1)
     told = of_retriever(algorithm.retrieve).kept * CONTEXT

@@ -121,7 +121,7 @@ def assert_says_what_is(system: System, probe: Probe) -> Tensor:
 def test_a_probe_says_what_plain_sums_say(algo: str, partition: str) -> None:
     system = build_system(settings_of(algo, partition), SHAPE, TIGHT_BUDGET)
     said_NLH2 = assert_says_what_is(system, probe_of(system))
-    if system.attention.algorithm.is_dense:
+    if system.attention.algorithm.reads_all:
         assert (said_NLH2[..., 0] == 1).all() and (said_NLH2[..., 1] == 0).all()
     else:
         assert (said_NLH2[..., 0] < 0.99).any() and (said_NLH2[..., 1] > 0.01).any()
