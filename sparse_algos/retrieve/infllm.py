@@ -30,6 +30,7 @@ class InfLLM(Retriever):
 
     kind: ClassVar[PartitionKind] = "block"
     scored: ClassVar[str | None] = "representatives"
+    needs_positions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """See Retriever."""
