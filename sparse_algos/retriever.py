@@ -174,9 +174,8 @@ class Retriever(ABC):
         """Whether rows select on this layer; elsewhere they read what the last leader selected."""
         return True
 
-    @property
-    def leaders_read_all(self) -> bool:
-        """Whether layers that select for others are dense themselves."""
+    def reads_all(self, layer: int) -> bool:
+        """Whether attention is dense on this layer, whatever is selected there for others."""
         return False
 
     def most_partitions(self, num_tokens: int) -> int:
@@ -242,7 +241,10 @@ class Retriever(ABC):
         """
         size = self.partition_size
         masks = visible.masks(scores_RGP.shape[-1], size, self.sinks, self.recents)
-        scores_RGP = scores_RGP.masked_fill(masks.absent_RP.unsqueeze(1), -torch.inf)
+        unknown_RP = masks.absent_RP
+        if self.waits is not None:
+            unknown_RP = unknown_RP | self._waiting(visible, scores_RGP.shape[-1])
+        scores_RGP = scores_RGP.masked_fill(unknown_RP.unsqueeze(1), -torch.inf)
         scores_RP = self.reduced(scores_RGP, visible)
         return self.best(scores_RP.masked_fill(masks.forced_RP, torch.inf), visible)
 
@@ -268,6 +270,12 @@ class Retriever(ABC):
     def estimate(self, read: Read) -> Estimate:
         """What `estimates` adds for the rest of each row; merged by its weight."""
         raise NotImplementedError(f"{type(self).__name__} estimates nothing")
+
+    def _waiting(self, visible: Visible, num_partitions: int) -> Tensor:
+        """Partitions that are not summarised yet, bool [R, P]; their scores mean nothing."""
+        assert self.waits is not None
+        nth_P = torch.arange(1, num_partitions + 1, device=visible.num_tokens_R.device)
+        return nth_P * self.partition_size + self.waits > visible.num_tokens_R.unsqueeze(1)
 
     def _fills(self, columns: int, visible: Visible) -> bool:
         """Whether the host knows that every row has a partition for every column."""

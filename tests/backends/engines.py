@@ -20,7 +20,7 @@ from harness.preflight import plan_for
 from harness.settings import Settings
 from harness.system import assemble
 from sparse_algos.base import Algorithm
-from tests.laws.configs import settings_of
+from tests.laws.configs import fitted, settings_of
 from tests.laws.system import algorithm_with
 
 VOCAB = 256
@@ -157,6 +157,9 @@ def engine_over(
     """The engine that the harness would assemble."""
     settings = settings or settings_of("dense", max_batch=SLOTS)
     algorithm: Algorithm = algorithm_with(settings, budget_tokens)
+    if algorithm.retrieve is not None:
+        retrieve = fitted(algorithm.retrieve, pair.info.shape)
+        algorithm = replace(algorithm, retrieve=retrieve)
     plan = plan_for(settings, algorithm, pair.info, MAX_TOKENS, torch.device("cpu"))
     if fast_frames is not None:
         plan = replace(plan, frames=plan.frames | {settings.tier.levels[0]: fast_frames})

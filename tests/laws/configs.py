@@ -25,6 +25,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "retroinfer",
         {"sinks": 2, "recents": 5, "cluster_tokens": 4, "rebuild_every": 8, "segment_tokens": 50},
     ),
+    "tidaldecode": ("tidaldecode", {"selecting_layers": [0, 2]}),
+    "double_sparsity": ("double_sparsity", {"label_channels": 5}),
+    "loki": ("loki", {"label_channels": 4}),
+    "seerattention_r of 8": ("seerattention_r", {"block_tokens": 8}),
     "quest of 32": ("quest", {"block_tokens": 32, "sinks": 0, "recents": 1}),
 }
 
