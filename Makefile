@@ -39,8 +39,9 @@ imports: $(VENV)/.installed-dev
 	@echo "import-linter: layers"
 	@$(VENV)/bin/lint-imports --no-logo
 
-readme: $(VENV)/.installed ## Write the tree of the README anew
+readme: $(VENV)/.installed ## Write the tree and the table of algorithms of the README anew
 	@$(PY) tools/readme_tree.py
+	@$(PY) -m tools.catalogue
 
 spelling: $(VENV)/.installed-dev
 	@echo "typos: spelling"

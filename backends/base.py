@@ -74,7 +74,7 @@ class Backend(ABC):
 
     @abstractmethod
     def peak_bytes(self) -> dict[str, int]:
-        """Most bytes taken at one time: KV pages by tier, `index` (summaries), `page_tables`."""
+        """Most bytes taken at one time: KV pages by tier, `index`, `evictor`, `page_tables`."""
 
     @abstractmethod
     def reset_counters(self) -> None:

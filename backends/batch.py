@@ -22,19 +22,48 @@ class Led(NamedTuple):
 
 
 @dataclass(frozen=True)
+class SlotsInUse:
+    """Where rows of a layer go on when evictions moved their tokens together.
+
+    used_R: int64 [R], slots in use before the step; least: by sequence, those that every head has;
+    slots_context: see Batch.
+    """
+
+    used_R: Tensor
+    least: tuple[int, ...]
+    slots_context: int
+
+
+@dataclass(frozen=True)
 class Batch:
     """Sequences that each append `new` tokens: decode rows (new = 1) or a chunk of one sequence.
 
-    slots: sequence slots; stored: tokens that each of them held before; led: what the last layer
-    that selects for others selected, if one did.
+    slots: sequence slots; stored: tokens that each of them held before; ends_context: whether the
+    chunk is the last one before the question, or before the answer; in_use: see `in_slots`; led:
+    what the last layer that selects for others selected, if one did.
     """
 
     table: PageTable
     slots: tuple[int, ...]
     stored: tuple[int, ...]
     new: int
+    ends_context: bool = False
+    in_use: SlotsInUse | None = None
     led: list[Led] = field(default_factory=list, repr=False)
     _dense: dict[int | None, PageSelection] = field(default_factory=dict, repr=False)
+
+    def in_slots(self, most: tuple[int, ...], in_use: SlotsInUse) -> "Batch":
+        """The step on one layer whose rows hold less than their sequences have tokens.
+
+        Wherever the batch speaks of tokens, it then means slots in use; most: those of the head
+        that has the most, by sequence.
+        """
+        return replace(self, stored=most, in_use=in_use, _dense={})
+
+    @property
+    def is_even(self) -> bool:
+        """Whether the host knows that all heads of a sequence have as many slots in use."""
+        return self.in_use is None or self.in_use.least == self.stored
 
     @property
     def longest(self) -> int:
@@ -53,10 +82,14 @@ class Batch:
     @cached_property
     def stored_R(self) -> Tensor:
         """Tokens that each row held before, int64 [R]."""
+        if self.in_use is not None:
+            return self.in_use.used_R
         return self._tensor(self.stored).repeat_interleave(self.table.geometry.num_kv_heads)
 
     def starts_any(self, num_tokens: int) -> bool:
         """Whether a new token is the first of a run of `num_tokens`, counted from the start."""
+        if not self.is_even:
+            return True
         return any(
             before % num_tokens + self.new > num_tokens or before % num_tokens == 0
             for before in self.stored
@@ -118,16 +151,19 @@ class Batch:
 
     @cached_property
     def slots_context(self) -> int:
-        """Slots that dense attention reads in one layer."""
-        return int(self._seen_N.sum())
+        """Slots that dense attention reads in one layer, had nothing been evicted."""
+        if self.in_use is not None:
+            return self.in_use.slots_context
+        own = self.new * (self.new + 1) // 2
+        return self.table.geometry.num_kv_heads * sum(self.new * n + own for n in self.stored)
 
     @cached_property
     def visible(self) -> Visible:
-        """What the query rows see where nothing was evicted; the same in all layers."""
+        """What the query rows see where no slot is dead; the same in all layers."""
         return Visible(
             self._seen_N,
             self.longest,
-            shortest=min(self.stored) + 1,
+            shortest=min(self.stored if self.in_use is None else self.in_use.least) + 1,
             num_kv_heads=self.table.geometry.num_kv_heads,
             num_queries=self.new,
         )
@@ -141,11 +177,6 @@ class Batch:
             num_kv_heads=self.table.geometry.num_kv_heads,
             num_queries=self.new,
         )
-
-    def part(self, members: list[int]) -> "Batch":
-        """Some of the sequences, by their place in the batch."""
-        slots, stored = (tuple(one[at] for at in members) for one in (self.slots, self.stored))
-        return Batch(self.table, slots, stored, self.new)
 
     @cached_property
     def _first_page_N(self) -> Tensor:

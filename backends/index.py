@@ -82,6 +82,12 @@ class Index:
         if self.retrieve.leads(layer):
             self._summariser.update(layer, batch, arrived)
 
+    def restart(self, layer: int, rows_R: Tensor, key_RTD: Tensor, live_RT: Tensor) -> None:
+        """Rows of the page table hold these keys now, and nothing else: bool [R, T] says which."""
+        self.store.release(rows_R + layer * self._memory.table.num_rows)
+        if self.retrieve.leads(layer):
+            self._summariser.restart(layer, rows_R, key_RTD, live_RT)
+
     def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected | None:
         """What each query row reads; None where it reads everything."""
         scores_NGP = None

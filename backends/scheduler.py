@@ -1,7 +1,7 @@
 """Which requests run in a step: admission, prompt chunks, and waiting instead of thrashing."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -42,14 +42,21 @@ class Schedule:
     """What a step may hold.
 
     max_batch: requests that run at one time; chunk_tokens: prompt tokens of one step; most_rows:
-    question tokens of one sequence, None for no limit; preempt: whether requests wait while the
+    question tokens of a sequence of so many tokens, None for no limit; last_chunk: tokens of the
+    last chunk of a context at least, unless it has fewer; preempt: whether requests wait while the
     working sets of the others fill the fast tier.
     """
 
     max_batch: int
     chunk_tokens: int
-    most_rows: int | None
+    most_rows: Callable[[int], int | None] | None
     preempt: bool
+    last_chunk: int = 1
+
+    @property
+    def reads_whole(self) -> bool:
+        """Whether a context is always read in one pass."""
+        return self.last_chunk >= self.chunk_tokens
 
 
 class Scheduler:
@@ -61,9 +68,9 @@ class Scheduler:
     """
 
     def __init__(
-        self, memory: CacheManager, schedule: Schedule, pages_for: Callable[[int], int]
+        self, memory: CacheManager, schedule: Schedule, pages_for: Callable[[Request], int]
     ) -> None:
-        """Nothing waits, nothing runs; pages_for: pages that a request of so many tokens takes."""
+        """Nothing waits, nothing runs; pages_for: pages that a request takes at most."""
         self.running: list[Running] = []
         self.num_preempted = 0
         self._memory = memory
@@ -79,6 +86,14 @@ class Scheduler:
         """Whether a request is queued or running."""
         return bool(self._waiting or self.running)
 
+    def context_chunks(self, num_tokens: int) -> Iterator[tuple[int, int]]:
+        """Chunks [start, stop) of a context that has the steps for itself."""
+        start = 0
+        while start < num_tokens:
+            count = self._context_tokens(num_tokens - start, self._schedule.chunk_tokens)
+            yield start, start + count
+            start += count
+
     @property
     def decoding(self) -> list[Running]:
         """Requests that yield a token in the next step."""
@@ -92,7 +107,7 @@ class Scheduler:
             raise ValueError(
                 f"{takes}, the page table has room for {table.max_tokens}; lower task.length"
             )
-        if (needed := self._pages_for(request.most_tokens)) > self._total_pages:
+        if (needed := self._pages_for(request)) > self._total_pages:
             last = self._memory.tiers[-1]
             raise ValueError(
                 f"{takes} = {needed} pages, tier.{last.name}.size holds {self._total_pages}; "
@@ -107,7 +122,7 @@ class Scheduler:
         while self._waiting and self._free_slots and self._has_room(self._waiting[0][0]):
             request, draws_T = self._waiting.popleft()
             slot = self._free_slots.pop()
-            self._promised_pages[slot] = self._pages_for(request.most_tokens)
+            self._promised_pages[slot] = self._pages_for(request)
             self._memory.begin(slot)
             self.running.append(Running(request, slot, draws_T))
 
@@ -117,7 +132,7 @@ class Scheduler:
         for running in self.running:
             if running.in_prompt and left > 0:
                 piece = self._piece(running, left)
-                pieces.append(piece)
+                pieces += [piece] if piece.count else []
                 left -= piece.count
         return pieces
 
@@ -130,14 +145,19 @@ class Scheduler:
     def _piece(self, running: Running, most: int) -> Piece:
         request = running.request
         if running.stored < request.num_context:
-            return Piece(running, min(most, request.num_context - running.stored), False)
+            left = request.num_context - running.stored
+            return Piece(running, self._context_tokens(left, most), False)
         if self._schedule.most_rows is not None:
-            most = min(most, self._schedule.most_rows)
+            most = min(most, self._schedule.most_rows(running.stored) or most)
         return Piece(running, min(most, len(request.prompt_ids) - running.stored), True)
+
+    def _context_tokens(self, left: int, most: int) -> int:
+        """Tokens of the next chunk, none where too few would be left for the last one."""
+        return left if left <= most else max(0, min(most, left - self._schedule.last_chunk))
 
     def _has_room(self, request: Request) -> bool:
         geometry, sharing = self._memory.geometry, self._memory.sharing
-        needed = self._pages_for(request.most_tokens)
+        needed = self._pages_for(request)
         if sum(self._promised_pages.values()) + needed > self._total_pages:
             return False
         if not self._schedule.preempt or sharing is None or not self.running:

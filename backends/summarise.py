@@ -69,29 +69,53 @@ class Summariser:
         if batch.starts_any(size * SEGMENT):
             last_R = torch.div(batch.stored_R + batch.new - 1, size, rounding_mode="trunc")
             self._store.reserve(rows_R, -(-batch.longest // size), last_R + 1)
-        if batch.new > 1:
+        if batch.new > 1 and batch.is_even:
             before = batch.longest - batch.new
             self._build(layer, batch, before // size, -(-batch.longest // size))
             return
-        partition_R = batch.stored_R // size
-        new = NewKeys(key_ND, batch.stored_R % size, layer)
-        grown = self._retrieve.append(self._store.read_at(rows_R, partition_R), new)
-        self._store.write(rows_R, partition_R, grown)
+        key_RMD = key_ND.unflatten(0, (len(rows_R), -1))
+        for slot_R, key_RD in zip(batch.positions_RM.unbind(1), key_RMD.unbind(1), strict=True):
+            partition_R = slot_R // size
+            new = NewKeys(key_RD, slot_R % size, layer)
+            grown = self._retrieve.append(self._store.read_at(rows_R, partition_R), new)
+            self._store.write(rows_R, partition_R, grown)
 
     def _complete(self, layer: int, batch: Batch, waits: int) -> None:
         """A partition is summarised at once, when it is whole and `waits` tokens follow it."""
         size = self._retrieve.partition_size
-        if batch.new > 1:
+        if batch.new > 1 and batch.is_even:
             first = max(0, batch.longest - batch.new - waits) // size
             last = max(0, batch.longest - waits) // size
             if last > first:
                 self._store.reserve(batch.index_rows(layer), last)
                 self._build(layer, batch, first, last)
             return
-        done = [max(0, stored + 1 - waits) for stored in batch.stored]
-        due = [row for row, count in enumerate(done) if count and count % size == 0]
-        if due:
-            self._build_last(layer, batch.part(due), torch.tensor([done[row] for row in due]))
+        if batch.is_even and not any(_ends(stored + 1 - waits, size) for stored in batch.stored):
+            return
+        for nth in range(batch.new):
+            done_R = batch.positions_RM[:, nth] + 1 - waits
+            due_N = ((done_R > 0) & (done_R % size == 0)).nonzero().squeeze(1)
+            if len(due_N):
+                self._build_last(layer, batch, due_N, done_R[due_N] // size - 1)
+
+    def restart(self, layer: int, rows_R: Tensor, key_RTD: Tensor, live_RT: Tensor) -> None:
+        """Summarise rows anew, from all that they hold: bool [R, T] says which keys are there."""
+        assert self._queries is None, "the queries of what was moved are gone"
+        size = self._retrieve.partition_size
+        missing = -key_RTD.shape[1] % size
+        keys_RPSD = pad(key_RTD, (0, 0, 0, missing)).unflatten(1, (-1, size))
+        live_RPS = pad(live_RT, (0, missing)).unflatten(1, (-1, size))
+        count_R = live_RPS.any(dim=2).sum(dim=1)
+        if self._retrieve.waits is not None:
+            count_R = (live_RT.sum(dim=1) - self._retrieve.waits).clamp(min=0) // size
+        index_rows_R = rows_R + layer * self._memory.table.num_rows
+        self._store.reserve(index_rows_R, keys_RPSD.shape[1], count_R)
+        first_R = torch.zeros_like(count_R)
+        built = self._retrieve.build(Keys(keys_RPSD, live_RPS, first_R, layer))
+        there_RP = torch.arange(keys_RPSD.shape[1], device=count_R.device) < count_R.unsqueeze(1)
+        row_N, partition_N = there_RP.nonzero(as_tuple=True)
+        found = {name: one[row_N, partition_N] for name, one in built.items()}
+        self._store.write(index_rows_R[row_N], partition_N, found)
 
     def _build(self, layer: int, batch: Batch, first: int, last: int) -> None:
         """Summarise partitions first .. last - 1 of one sequence, from its pages."""
@@ -106,23 +130,21 @@ class Summariser:
         rows_K = batch.index_rows(layer)
         self._write(rows_K, Keys(keys_KPSD, live_KPS, first_K, layer, query_KTD))
 
-    def _build_last(self, layer: int, batch: Batch, done_B: Tensor) -> None:
-        """Summarise the partition of each sequence that ends at token `done`."""
+    def _build_last(self, layer: int, batch: Batch, due_N: Tensor, first_N: Tensor) -> None:
+        """Summarise one partition of some rows of a batch, whose last token has come."""
         size, page = self._retrieve.partition_size, self._page_tokens
-        rows_R = batch.index_rows(layer)
-        heads = self._memory.geometry.num_kv_heads
-        first_R = (done_B.to(rows_R.device) // size - 1).repeat_interleave(heads)
-        token_RS = first_R.unsqueeze(1) * size + torch.arange(size, device=rows_R.device)
-        index_RS = token_RS // page
-        pages_RS = self._memory.table.first_page(layer, batch.rows_R).unsqueeze(1) + index_RS
-        held_RS = self._held(pages_RS, token_RS % page)
-        self._memory.fetch(pages_RS[held_RS].unique())
-        frames_RS = self._memory.frames(pages_RS).masked_fill(~held_RS, 0)
-        keys_RSD = self._memory.pool_FPSD[frames_RS, 0, token_RS % page]
-        query_RTD = None if self._queries is None else self._queries.last(layer, batch)
-        self._store.reserve(rows_R, int(first_R.max()) + 1, first_R + 1)
-        live_RS = held_RS.unsqueeze(1)
-        self._write(rows_R, Keys(keys_RSD.unsqueeze(1), live_RS, first_R, layer, query_RTD))
+        rows_N = batch.index_rows(layer)[due_N]
+        token_NS = first_N.unsqueeze(1) * size + torch.arange(size, device=rows_N.device)
+        first_page_N1 = self._memory.table.first_page(layer, batch.rows_R[due_N]).unsqueeze(1)
+        pages_NS, slots_NS = first_page_N1 + token_NS // page, token_NS % page
+        held_NS = self._held(pages_NS, slots_NS)
+        self._memory.fetch(pages_NS[held_NS].unique())
+        frames_NS = self._memory.frames(pages_NS).masked_fill(~held_NS, 0)
+        key_NSD = self._memory.pool_FPSD[frames_NS, 0, slots_NS]
+        query_NTD = None if self._queries is None else self._queries.last(layer, batch)[due_N]
+        self._store.reserve(rows_N, int(first_N.max()) + 1, first_N + 1)
+        keys = Keys(key_NSD.unsqueeze(1), held_NS.unsqueeze(1), first_N, layer, query_NTD)
+        self._write(rows_N, keys)
 
     def _write(self, rows_R: Tensor, keys: Keys) -> None:
         built = self._retrieve.build(keys)
@@ -155,3 +177,8 @@ class Summariser:
         key_KTD = self._memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
         tokens = slice(start % page, start % page + stop - start)
         return _Stretch(key_KTD[:, tokens], there_KP.repeat_interleave(page, dim=1)[:, tokens])
+
+
+def _ends(count: int, size: int) -> bool:
+    """Whether a partition is complete with this many tokens."""
+    return count > 0 and count % size == 0

@@ -38,15 +38,11 @@ def find(component: Component, key: str) -> Any:
 def build_algorithm(settings: Settings) -> Algorithm:
     """The algorithm that the three roles compose."""
     algo = settings.algo
-    if algo.prefill is not None:
-        raise ValueError(
-            f"algo.prefill={algo.prefill.target!r}: no backend computes prefill patterns yet; "
-            "use algo/prefill=none"
-        )
     return Algorithm(
         name=algo.name,
         evict=build(algo.evict, "algo.evict") if algo.evict else None,
         retrieve=build(algo.retrieve, "algo.retrieve") if algo.retrieve else None,
+        prefill=build(algo.prefill, "algo.prefill") if algo.prefill else None,
         dense_layers=algo.dense_layers,
     )
 

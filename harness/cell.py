@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +14,12 @@ from backends.attention.base import AttentionKernel
 from backends.attention.select import choose_kernel
 from backends.transformers.engine import TransformersBackend
 from backends.transformers.loading import ModelInfo, load_tokenizer, stop_ids
+from harness.budgets import effective_tokens, in_tokens
 from harness.build import build, build_algorithm, build_mapper
 from harness.environment import environment, measurement
 from harness.outcome import ArmResult, Outcome
 from harness.preflight import Plan, preflight
+from harness.probe import run_probe
 from harness.progress import progress
 from harness.record import RunError, RunRecord, RunStatus
 from harness.recording import RunFacts, build_record
@@ -35,7 +37,10 @@ DENSE = Algorithm(name="dense", evict=None, retrieve=None)
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that can be known and refused before a weight is read."""
+    """Everything that can be known and refused before a weight is read.
+
+    settings: with budgets in bytes turned into tokens.
+    """
 
     settings: Settings
     algorithm: Algorithm
@@ -73,16 +78,16 @@ class Progressed:
 
 def prepare(settings: Settings) -> Prepared:
     """Compose and check; raises ValueError of one line."""
-    algorithm = build_algorithm(settings)
+    download = getattr(settings.model, "download", False)
+    tokenizer = load_tokenizer(tokenizer_path(settings), download=download)
+    info = describe(settings, len(tokenizer))
+    settings = in_tokens(settings, info)
+    algorithm = build_algorithm(settings).fitted(info.shape)
     recorder = recorder_for(settings, algorithm)
     build_mapper(settings, algorithm)
     build(settings.cache.policy, "cache.policy")
     device = choose_device(settings.backend.device)
     task = build(settings.task, "task")
-    download = getattr(settings.model, "download", False)
-    tokenizer = load_tokenizer(tokenizer_path(settings), download=download)
-    info = describe(settings, len(tokenizer))
-    algorithm = algorithm.fitted(info.shape)
     workload = make_workload(
         task,
         tokenizer,
@@ -115,11 +120,14 @@ def run_cell(
     with _broken_off(done):
         _set_up(prepared, done)
         _measure(prepared, done, console)
+    # Before the probe, which takes memory and fetches pages of its own.
+    results = [_arm_result(name, arm, prepared, done.outcomes) for name, arm in done.arms.items()]
+    if done.status == "ok" and settings.probe.requests:
+        with _broken_off(done):
+            results[-1] = _probed(prepared, done.arms[results[-1].name], results[-1], console)
     return build_record(
         RunFacts(
-            arms=[
-                _arm_result(name, arm, prepared, done.outcomes) for name, arm in done.arms.items()
-            ],
+            arms=results,
             config=config,
             overrides=overrides,
             argv=argv,
@@ -174,6 +182,21 @@ def _measure(prepared: Prepared, done: Progressed, console: Console) -> None:
             advance(f"{outcome.arm} {outcome.task}")
 
 
+def _probed(
+    prepared: Prepared, arm: TransformersBackend, result: ArmResult, console: Console
+) -> ArmResult:
+    probed = run_probe(
+        prepared.settings.probe,
+        arm,
+        result,
+        prepared.workload,
+        prepared.tokenizer,
+        at_once=prepared.at_once,
+        console=console,
+    )
+    return replace(result, probed=probed)
+
+
 @contextmanager
 def _broken_off(done: Progressed) -> Iterator[None]:
     """Keep what was measured when a run ends early, with the reason."""
@@ -213,6 +236,7 @@ def _arm_result(
             "frames": dict(prepared.plan.frames),
             "tiers": {tier.name: tier.facts for tier in arm.attention.memory.tiers},
             "page_tables": arm.attention.memory.peak_tables,
+            "budget_tokens": effective_tokens(arm.attention.algorithm, prepared.plan.max_tokens),
             "preempted": arm.scheduler.num_preempted,
             "tier_bytes": {
                 tier: count * geometry.page_bytes for tier, count in prepared.plan.frames.items()

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from harness.build import build
 from harness.cell import prepare, run_cell
+from harness.fidelity_picture import pictures
 from harness.record import RunRecord
 from harness.settings import validated
 from harness.store import write_record
@@ -62,12 +63,12 @@ def _run(config: DictConfig) -> int:
         _complain(_one_line(error))
         return USAGE
     record = run_cell(prepared, composed, overrides, sys.argv, console)
-    path = write_record(record, Path(prepared.settings.results))
+    path = write_record(record, Path(prepared.settings.results), pictures(record))
     render(record, console)
     if prepared.recorder is not None and record.run.status == "ok":
         trace = finished_trace(
             prepared.recorder,
-            settings,
+            prepared.settings,
             prepared.algorithm,
             prepared.plan,
             prepared.info,

@@ -20,12 +20,13 @@ PAGES = Quantity(unit="pages", direction="lower", source="accounting")
 HIT_RATE = Quantity(unit="fraction", direction="higher", source="accounting")
 AMPLIFICATION = Quantity(unit="ratio", direction="lower", source="accounting")
 WASTE = Quantity(unit="fraction", direction="lower", source="accounting")
+DENSITY = Quantity(unit="fraction", direction=None, source="accounting")
 SPARSITY = Quantity(unit="fraction", direction=None, source="accounting")
 
 # Fewest observations with which the largest one bounds the percentile with 95 % confidence.
 LEAST_FOR_PERCENTILE = {90: 30, 95: 60, 99: 300}
 # Names of a peak that are no tier of KV pages.
-NOT_A_TIER = frozenset({"index", "page_tables"})
+NOT_A_TIER = frozenset({"index", "evictor", "page_tables"})
 
 
 def arm_metrics(arm: ArmResult) -> dict[str, Metric]:
@@ -80,6 +81,7 @@ def kv_metrics(arm: ArmResult) -> dict[str, Metric]:
             aggregation="ratio of sums",
         ),
         "padding_waste": padding_waste(phases.values()),
+        "prefill_density": prefill_density(phases.values()),
         "achieved_sparsity": achieved_sparsity(decode),
         "kv_cache_hit_rate": hit_rate(decode, num_tiers=len(kv_tiers(arm))),
         "buffering_to_mandatory": buffering(decode),
@@ -104,6 +106,15 @@ def padding_waste(phases: Iterable[PhaseCounters]) -> Metric:
         for counts in zip(*((one.slots_placed, one.slots_padding) for one in phases), strict=True)
     )
     return WASTE.metric(quotient(padding, placed), n=placed, aggregation="ratio of sums")
+
+
+def prefill_density(phases: Iterable[PhaseCounters]) -> Metric:
+    """The share of dense attention's pairs that a prefill pattern computed; null without one."""
+    computed, causal = (
+        sum(counts)
+        for counts in zip(*((one.pairs_computed, one.pairs_causal) for one in phases), strict=True)
+    )
+    return DENSITY.metric(quotient(computed, causal), n=causal, aggregation="ratio of sums")
 
 
 def achieved_sparsity(decode: PhaseCounters) -> Metric:
@@ -145,7 +156,7 @@ def moved_metrics(arm: ArmResult) -> dict[str, Metric]:
 
 
 def peak_metrics(arm: ArmResult) -> dict[str, Metric]:
-    """The most bytes taken at one time, in each tier and by the index."""
+    """The most bytes taken at one time, in each tier, by the index and by the evictor."""
     num = len(arm.outcomes)
     metrics = {
         f"peak_mem_bytes_{tier}": BYTES.metric(arm.peak_bytes[tier], n=num, aggregation="peak")
@@ -153,6 +164,8 @@ def peak_metrics(arm: ArmResult) -> dict[str, Metric]:
     }
     index_bytes = arm.peak_bytes.get("index")
     table_bytes = arm.peak_bytes.get("page_tables")
+    if (evictor_bytes := arm.peak_bytes.get("evictor")) is not None:
+        metrics["evictor_bytes"] = BYTES.metric(evictor_bytes, n=num, aggregation="peak")
     return {
         **metrics,
         "index_bytes": BYTES.metric(index_bytes, n=num, aggregation="peak"),

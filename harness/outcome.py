@@ -3,8 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backends.base import Finish
 from memory_tiers.counters import Counters
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +35,27 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Probed:
+    """What a probe saw; see `backends.probe` for recalled_NLH and error_NLH.
+
+    every: decode steps from one comparison to the next; uids: of the requests that ran once more;
+    differing: those of them whose answers were not the measured ones.
+    """
+
+    every: int
+    uids: tuple[str, ...]
+    differing: tuple[str, ...]
+    recalled_NLH: Floats
+    error_NLH: Floats
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmResult:
     """All requests of one arm: the dense baseline or the system under test.
 
     page_bytes, page_tokens: size of a page of KV; peak_bytes: by tier, and `index`;
-    effective: settings read back from the running system (kernel, frames per tier, threads).
+    effective: settings read back from the running system (kernel, frames per tier, threads);
+    probed: None where no probe was asked for.
     """
 
     name: str
@@ -44,3 +65,4 @@ class ArmResult:
     page_bytes: int
     page_tokens: int
     effective: dict[str, Any] = field(default_factory=dict)
+    probed: Probed | None = None

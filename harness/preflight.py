@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from backends.eviction import peak_pages
 from backends.transformers.loading import ModelInfo
 from harness.build import build_mapper, find
 from harness.settings import Settings
@@ -11,6 +12,7 @@ from harness.sizes import format_size
 from harness.workload import Workload
 from memory_tiers.base import KVGeometry
 from sparse_algos.base import Algorithm
+from sparse_algos.evictor import Evictor
 from sparse_algos.retriever import Retriever
 
 
@@ -19,22 +21,20 @@ class Plan:
     """Sizes that follow from settings, model and workload.
 
     sequences: requests that run at one time; max_tokens: of the longest; chunk_tokens: prompt
-    tokens of one step; row_pages: that one of its rows fills at most; own_pages: of a row, behind
-    those of its tokens; frames: by tier.
+    tokens of one step; last_chunk: of the last one of a context, at least; row_pages: that one of
+    its rows fills at most; own_pages: of a row, behind those of its tokens; request_pages: that the
+    longest request takes at most; frames: by tier.
     """
 
     geometry: KVGeometry
     sequences: int
     max_tokens: int
     chunk_tokens: int
+    last_chunk: int
     row_pages: int
     own_pages: int
+    request_pages: int
     frames: dict[str, int]
-
-    @property
-    def request_pages(self) -> int:
-        """Pages that the longest request takes at most."""
-        return self.geometry.num_layers * self.geometry.num_kv_heads * self.row_pages
 
 
 def preflight(
@@ -46,7 +46,8 @@ def preflight(
 ) -> Plan:
     """Compare what is asked with what is there; raises ValueError of one line."""
     _check_context(model, workload)
-    plan = plan_for(settings, algorithm, model, workload.most_tokens, device)
+    longest, rest = workload.most_tokens, workload.longest_rest
+    plan = plan_for(settings, algorithm, model, longest, device, rest_tokens=rest)
     _check_tiers(settings, plan, num_arms=1 if algorithm.is_dense else 2)
     return plan
 
@@ -70,8 +71,12 @@ def plan_for(
     model: ModelInfo,
     max_tokens: int,
     device: torch.device,
+    rest_tokens: int | None = None,
 ) -> Plan:
-    """Sizes for requests of at most `max_tokens`; raises ValueError when they do not fit."""
+    """Sizes for requests of at most `max_tokens`; raises ValueError when they do not fit.
+
+    rest_tokens: of these, those after the context at most; None when that is not known.
+    """
     _check_roles(settings, algorithm)
     _check_layers(settings, algorithm, model)
     geometry = KVGeometry(
@@ -89,11 +94,26 @@ def plan_for(
         partitions = algorithm.retrieve.most_partitions(max_tokens)
         row_pages += mapper.waste_pages(partitions)
         own_pages = mapper.own_pages(max_tokens, partitions, geometry.page_tokens)
-    everything = sequences * geometry.num_layers * geometry.num_kv_heads * row_pages
-    frames = frames_by_tier(settings, geometry, everything)
+    request_pages = geometry.num_layers * geometry.num_kv_heads * row_pages
+    frames = frames_by_tier(settings, geometry, sequences * request_pages)
     whole = settings.backend.prefill == "layer_segmented"
-    chunk_tokens = max_tokens if whole else settings.backend.chunk_tokens
-    plan = Plan(geometry, sequences, max_tokens, chunk_tokens, row_pages, own_pages, frames)
+    chunk_tokens, last_chunk = max_tokens if whole else settings.backend.chunk_tokens, 1
+    if algorithm.evict is not None:
+        last_chunk = chunk_tokens if whole else _last_chunk(algorithm.evict, chunk_tokens)
+        tokens = (max_tokens - (rest_tokens or 0), max_tokens)
+        served = len(_served(algorithm, model))
+        request_pages = peak_pages(algorithm.evict, geometry, served, tokens, whole=whole)
+    plan = Plan(
+        geometry=geometry,
+        sequences=sequences,
+        max_tokens=max_tokens,
+        chunk_tokens=chunk_tokens,
+        last_chunk=last_chunk,
+        row_pages=row_pages,
+        own_pages=own_pages,
+        request_pages=request_pages,
+        frames=frames,
+    )
     _check_fast_tier(settings, algorithm, plan)
     _check_last_tier(settings, plan)
     return plan
@@ -115,18 +135,50 @@ def _check_roles(settings: Settings, algorithm: Algorithm) -> None:
             "of algo.retrieve change places; use algo/evict=none, or a retriever of blocks or "
             "tokens"
         )
+    if algorithm.evict is not None and retrieve is not None and retrieve.needs_positions:
+        raise ValueError(
+            f"algo={settings.algo.name}: algo.evict moves what it leaves together, and "
+            "algo.retrieve must find each token at its position; use algo/evict=none, or another "
+            "retriever"
+        )
+    if (
+        algorithm.evict is not None
+        and retrieve is not None
+        and algorithm.evict.sees == "attention"
+        and algorithm.evict.decodes
+    ):
+        raise ValueError(
+            f"algo={settings.algo.name}: algo.evict follows the attention of every step to all "
+            "that is left, and algo.retrieve reads a part of it; use algo/retrieve=none, or "
+            "algo/evict=snapkv, knorm or streaming"
+        )
+
+
+def _last_chunk(evict: Evictor, chunk_tokens: int) -> int:
+    """Tokens of the last chunk of a context: the queries that an evictor asks are in one."""
+    window = evict.window or 1
+    if window > chunk_tokens:
+        raise ValueError(
+            f"backend.chunk_tokens={chunk_tokens} is less than the {window} queries that "
+            f"algo.evict asks; raise it to {window}, or lower algo.evict.window_tokens"
+        )
+    return window
+
+
+def _served(algorithm: Algorithm, model: ModelInfo) -> set[int]:
+    """Layers on which the roles act."""
+    return set(range(algorithm.dense_layers, model.num_layers)) - model.windowed_layers
 
 
 def _check_layers(settings: Settings, algorithm: Algorithm, model: ModelInfo) -> None:
-    served = set(range(algorithm.dense_layers, model.num_layers)) - model.windowed_layers
-    if not served and not algorithm.is_dense:
+    if not _served(algorithm, model) and not algorithm.is_dense:
         raise ValueError(
             f"algo.dense_layers={algorithm.dense_layers} leaves algo={settings.algo.name} no layer "
             f"to act on: model {model.name} has {model.num_layers} layers, "
             f"{len(model.windowed_layers)} of them windowed; lower it, or use algo=dense"
         )
     if algorithm.retrieve is not None:
-        _check_leaders(settings, algorithm.retrieve, sorted(served))
+        _check_leaders(settings, algorithm.retrieve, sorted(_served(algorithm, model)))
 
 
 def _check_leaders(settings: Settings, retrieve: Retriever, served: list[int]) -> None:

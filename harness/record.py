@@ -101,6 +101,26 @@ class System(Part):
     notes: tuple[str, ...] = ()
 
 
+# By layer and query head.
+Grid = tuple[tuple[float | None, ...], ...]
+
+
+class Fidelity(Part):
+    """What attention kept of dense attention, means over steps; the metrics hold the spread.
+
+    Seen on requests that ran once more, their times thrown away: `uids`, of which `differing` were
+    not answered as they were when measured. every: decode steps from one comparison to the next;
+    num_steps: comparisons, a step of each sequence is one.
+    """
+
+    every: int
+    uids: tuple[str, ...]
+    differing: tuple[str, ...]
+    num_steps: NonNegativeInt
+    mass_recalled_LH: Grid
+    output_error_LH: Grid
+
+
 class Arm(Part):
     """One arm: its metrics by name, its scores, and the counts by phase they come from."""
 
@@ -110,6 +130,7 @@ class Arm(Part):
     peak_bytes: dict[str, int]
     page_bytes: int
     page_tokens: int
+    fidelity: Fidelity | None = None
 
 
 class Sample(Part):

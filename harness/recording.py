@@ -12,6 +12,7 @@ from uuid import uuid4
 from harness.accuracy import arm_accuracy
 from harness.comparison import compare_to_dense
 from harness.environment import Environment, Measurement
+from harness.fidelity import fidelity_metrics, fidelity_part
 from harness.metric import Metric
 from harness.metrics import arm_metrics, phases_of, tpot_ms, ttft_ms
 from harness.outcome import ArmResult, Outcome
@@ -167,12 +168,13 @@ def build_arm(arm: ArmResult) -> Arm:
         for name, phase in phases_of(arm.counters).items()
     }
     return Arm(
-        metrics=arm_metrics(arm),
+        metrics=arm_metrics(arm) | (fidelity_metrics(arm.probed) if arm.probed else {}),
         accuracy=arm_accuracy(arm),
         counters=counters,
         peak_bytes=arm.peak_bytes,
         page_bytes=arm.page_bytes,
         page_tokens=arm.page_tokens,
+        fidelity=fidelity_part(arm.probed) if arm.probed else None,
     )
 
 

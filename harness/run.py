@@ -6,7 +6,11 @@ from pathlib import Path
 # A script's own folder comes first on the path; its modules must not be importable twice.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from harness.cli import main
+from harness import listing
+
+# A look at what can be chosen does not wait for torch.
+if listing.FLAG not in sys.argv:
+    from harness.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(listing.main(sys.argv[1:]) if listing.FLAG in sys.argv else main())

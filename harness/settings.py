@@ -157,6 +157,16 @@ class TraceSettings(Strict):
     path: str | None
 
 
+class ProbeSettings(Strict):
+    """How many requests run once more, off the clock, to see what attention kept of dense.
+
+    every: decode steps from one comparison to the next.
+    """
+
+    requests: Natural
+    every: Positive
+
+
 class HardwareSettings(Strict):
     """A machine; profile: what the cost model knows of it, None where nothing is modelled."""
 
@@ -189,6 +199,7 @@ class Settings(Strict):
     protocol: ProtocolSettings
     logger: Named
     trace: TraceSettings
+    probe: ProbeSettings
     hardware: HardwareSettings
     results: str
 

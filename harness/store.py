@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import ValidationError
 
@@ -19,10 +20,16 @@ TEMPORARY_PREFIX = ".tmp-"
 logger = logging.getLogger(__name__)
 
 
-def write_record(record: RunRecord, root: Path) -> Path:
-    """Write a record under `root`, durably and at once; the path of its file."""
+def write_record(
+    record: RunRecord, root: Path, beside: Mapping[str, bytes] = MappingProxyType({})
+) -> Path:
+    """Write a record under `root`, durably and at once; the path of its file.
+
+    beside: other files of the same folder, by name.
+    """
     content = (record.model_dump_json(indent=1) + "\n").encode()
-    return write_folder(root, folder_name(record), {RECORD_NAME: content}) / RECORD_NAME
+    files = {RECORD_NAME: content, **beside}
+    return write_folder(root, folder_name(record), files) / RECORD_NAME
 
 
 def write_folder(root: Path, name: str, files: Mapping[str, bytes]) -> Path:

@@ -9,7 +9,8 @@ import torch
 from backends.attention.base import AttentionKernel
 from backends.cluster_index import ClusterIndex
 from backends.index import Index
-from backends.paged_attention import LayerRules, PagedAttention
+from backends.paged_attention import PagedAttention
+from backends.row_attention import LayerRules
 from backends.scheduler import Schedule
 from backends.transformers.engine import TransformersBackend
 from backends.transformers.loading import (
@@ -106,6 +107,7 @@ def assemble(
             chunk_tokens=plan.chunk_tokens,
             most_rows=algorithm.evict.most_rows if algorithm.evict else None,
             preempt=settings.budget.preempt,
+            last_chunk=plan.last_chunk,
         ),
     )
 

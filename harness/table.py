@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.record import RunRecord
+from harness.record import Fidelity, RunRecord
 from harness.table_rows import arm_names, sections
 from harness.units import count
 
@@ -68,7 +68,21 @@ def footer(record: RunRecord) -> Iterator[str]:
             "request for latencies, change for scores"
         )
     yield from (f"note: {note}" for note in system.notes)
+    for name, arm in record.arms.items():
+        if arm.fidelity is not None:
+            yield how_probed(name, arm.fidelity)
     yield from (f"error: {error.stage}: {error.kind}: {error.message}" for error in record.errors)
+
+
+def how_probed(name: str, seen: Fidelity) -> str:
+    """What the figures of fidelity stand on."""
+    answers = "answered as measured"
+    if seen.differing:
+        answers = f"NOT answered as measured: {', '.join(seen.differing)}"
+    return (
+        f"probe: {len(seen.uids)} requests through {name} once more, off the clock, "
+        f"{seen.num_steps} comparisons, every {seen.every} decode steps; {answers}"
+    )
 
 
 def how_measured(record: RunRecord) -> str:

@@ -35,6 +35,7 @@ def sections(record: RunRecord) -> tuple[Section, ...]:
         "accuracy": accuracy_rows(record),
         "speed, medians": speed_rows(record),
         "KV while decoding": cache_rows(record),
+        "fidelity": fidelity_rows(record),
         "KV bytes moved": moved_rows(record),
         "peak memory": memory_rows(record),
     }
@@ -83,6 +84,8 @@ def task_row(record: RunRecord, task: str) -> Row:
 def speed_rows(record: RunRecord) -> Iterator[Row]:
     """Latencies, throughput and the length of the answers."""
     yield metric_row(record, "TTFT", "median_ttft_ms", duration, "ttft_ratio")
+    if any(is_known(arm.metrics.get("prefill_density")) for arm in record.arms.values()):
+        yield metric_row(record, "prefill density", "prefill_density", percent)
     yield metric_row(record, "TPOT", "median_tpot_ms", duration, "tpot_ratio")
     yield metric_row(
         record, "output tokens/s", "output_throughput", digits, "output_throughput_ratio"
@@ -109,6 +112,17 @@ def cache_rows(record: RunRecord) -> Iterator[Row]:
     yield metric_row(record, "sparsity achieved", "achieved_sparsity", percent)
 
 
+def fidelity_rows(record: RunRecord) -> Iterator[Row]:
+    """What attention kept of dense attention, where a probe looked."""
+    if any(arm.fidelity is not None for arm in record.arms.values()):
+        for label, name, worst in (
+            ("mass recalled", "mass_recalled", "p10"),
+            ("output error", "output_error", "p90"),
+        ):
+            yield metric_row(record, label, f"mean_{name}", percent)
+            yield metric_row(record, f"{label}, {worst}", f"{worst}_{name}", percent)
+
+
 def moved_rows(record: RunRecord) -> Iterator[Row]:
     """Bytes between each pair of tiers, where any arm moved some."""
     for name in metric_names(record, MOVED_PREFIX):
@@ -124,11 +138,13 @@ def moved_rows(record: RunRecord) -> Iterator[Row]:
 
 
 def memory_rows(record: RunRecord) -> Iterator[Row]:
-    """The most bytes in each tier, and of the index."""
+    """The most bytes in each tier, of the index and of the evictor."""
     for name in metric_names(record, PEAK_PREFIX):
         tier = name.removeprefix(PEAK_PREFIX)
         yield metric_row(record, tier, name, binary_bytes, f"{name}_ratio")
     yield metric_row(record, "index", "index_bytes", binary_bytes)
+    if metric_names(record, "evictor_bytes"):
+        yield metric_row(record, "evictor", "evictor_bytes", binary_bytes)
     yield metric_row(record, "page tables", "page_table_bytes", binary_bytes)
 
 
@@ -166,6 +182,11 @@ def arms_row(
 def compared(record: RunRecord, arm: str, name: str) -> Metric | None:
     """A metric of an arm against the baseline; None if there is none."""
     return record.comparisons.get(arm, {}).get(name)
+
+
+def is_known(metric: Metric | None) -> bool:
+    """Whether it was measured."""
+    return metric is not None and metric.value is not None
 
 
 def cell(metric: Metric | None, show: Format, show_bound: Format | None = None) -> str:

@@ -31,6 +31,11 @@ class Workload:
         return max(item.request.most_tokens for item in self.items)
 
     @property
+    def longest_rest(self) -> int:
+        """Tokens of question and answer of one request, at most."""
+        return max(item.request.most_tokens - item.request.num_context for item in self.items)
+
+    @property
     def longest_question(self) -> int:
         """Question tokens of one request, at most."""
         return max(len(item.request.prompt_ids) - item.request.num_context for item in self.items)

@@ -20,6 +20,8 @@ class PhaseCounters:
     for; pages_mandatory and pages_resident: summed over decode steps, the pages that the step asked
     for and those that the fast tier held at its end (the rest of them is buffering); slots_placed:
     slots of pages given to clusters; slots_padding: those that will hold no token;
+    pairs_computed: pairs of a query row and a key that a prefill pattern computed, by query head;
+    pairs_causal: those that dense attention would have computed in the same place;
     bytes_moved and transfer_s: by tier pair, such as `cpu->hbm`; exposed_s: seconds of moving that
     a step waited for.
     """
@@ -39,6 +41,8 @@ class PhaseCounters:
     exposed_s: float = 0.0
     slots_placed: int = 0
     slots_padding: int = 0
+    pairs_computed: int = 0
+    pairs_causal: int = 0
     bytes_moved: Counter[str] = field(default_factory=Counter)
     transfer_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
 

@@ -185,17 +185,18 @@ class CacheManager:
     def drop_slots(self, rows: Rows, keep_RT: Tensor) -> None:
         """Evict for good what is not kept; a page left without a token frees its frames.
 
-        keep_RT: bool [R, T], T a whole number of pages that covers every stored token.
+        keep_RT: bool [R, T], T a whole number of pages that covers every slot in use.
         """
         size = self.geometry.page_tokens
         start_P = torch.arange(0, keep_RT.shape[1], size, device=keep_RT.device)
         bit_S = torch.ones_like(start_P[:1]) << torch.arange(size, device=keep_RT.device)
         drop_RP = ((~keep_RT).unflatten(1, (-1, size)) * bit_S).sum(dim=2)
         pages_RP = rows.first_page_R.unsqueeze(1) + start_P // size
-        dead_RP = self.table.bury(pages_RP, drop_RP)
         stored_RP = (rows.num_tokens_R.unsqueeze(1) - start_P).clamp(0, size)
-        gone_RP = (prefix_bits(size, keep_RT.device)[stored_RP] & ~dead_RP) == 0
-        self._hierarchy.free(pages_RP[gone_RP])
+        stored_RP = prefix_bits(size, keep_RT.device)[stored_RP]
+        # What comes is not dropped before it is there.
+        dead_RP = self.table.bury(pages_RP, drop_RP & stored_RP)
+        self._hierarchy.free(pages_RP[(stored_RP & ~dead_RP) == 0])
 
     def begin(self, slot: int) -> None:
         """A sequence takes this slot."""
@@ -207,8 +208,7 @@ class CacheManager:
         self._note_tables()
         pages_N = self.table.pages_of_sequence(slot)
         self._hierarchy.free(pages_N)
-        if self.table.dead_P is not None:
-            self.table.dead_P[pages_N] = 0
+        self.table.revive(pages_N)
         if self.sharing is not None:
             self.sharing.release(slot, self.num_fast_frames)
 
@@ -225,6 +225,11 @@ class CacheManager:
     def free(self, pages_N: Tensor) -> None:
         """Forget pages whose tokens are elsewhere."""
         self._hierarchy.free(pages_N)
+
+    def forget(self, pages_N: Tensor) -> None:
+        """Free pages of which no slot counts any more, nor is dead."""
+        self._hierarchy.free(pages_N)
+        self.table.revive(pages_N)
 
     def damaged_slots(self) -> dict[int, str]:
         """Sequences whose content was lost since the last call, and the reason."""

@@ -38,6 +38,22 @@ class PageTable:
         self.dead_P[pages_N] = dead_N
         return dead_N
 
+    def revive(self, pages_N: Tensor) -> None:
+        """Slots of these pages are as good as new."""
+        if self.dead_P is not None:
+            self.dead_P[pages_N] = 0
+
+    def live_slots(self, rows: Rows) -> Tensor:
+        """Slots of each row that hold a token, bool [R, T]: whole pages, up to the longest."""
+        size, device = self.geometry.page_tokens, self.device
+        pages = -(-max(rows.longest, 1) // size)
+        live_RT = torch.arange(pages * size, device=device) < rows.num_tokens_R.unsqueeze(1)
+        if self.dead_P is None:
+            return live_RT
+        bits_RP = self.dead_P[rows.first_page_R.unsqueeze(1) + torch.arange(pages, device=device)]
+        dead_RPS = bits_RP.unsqueeze(2) >> torch.arange(size, device=device) & 1
+        return live_RT & ~dead_RPS.bool().flatten(1)
+
     def rows_of(self, slots_B: Tensor) -> Tensor:
         """Row numbers of whole sequences, kv heads innermost: int64 [B * K]."""
         heads_K = torch.arange(self.geometry.num_kv_heads, device=slots_B.device)

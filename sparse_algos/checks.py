@@ -17,3 +17,9 @@ def check_count(key: str, value: object, *, least: int) -> None:
     """Refuse what is no whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{key}={value!r} must be a whole number of at least {least}")
+
+
+def check_share(key: str, value: object, *, of: str) -> None:
+    """Refuse what is no share of something, above 0 and at most 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= 1.0:
+        raise ValueError(f"{key}={value!r} is no share of {of}; give a number above 0, at most 1")

@@ -47,6 +47,11 @@ class ClusterRetriever(Retriever):
         return 1
 
     @property
+    def typical_partition(self) -> int:
+        """See Retriever."""
+        return self.cluster_tokens
+
+    @property
     def least_budget(self) -> int:
         """Sinks, recents, and the tokens that wait for a cluster."""
         return self.sinks + self.recents + self.rebuild_every

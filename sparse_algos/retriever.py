@@ -105,6 +105,7 @@ class Retriever(ABC):
     kernels may do by themselves. weighed: summaries that `select` looks at beside the scores.
     estimates: `estimate` adds something to what was read. trained: what `weights` holds, None where
     nothing is trained or calibrated. needs_positions: token t lies in slot t, which evictors undo.
+    bound: it is there to be compared with, above or below all that can be served.
     """
 
     budget_tokens: int | float
@@ -122,6 +123,7 @@ class Retriever(ABC):
     needs_value_mean: ClassVar[bool] = False
     needs_positions: ClassVar[bool] = False
     trained: ClassVar[str | None] = None
+    bound: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         """A score of its own is not the dot product that kernels would compute instead."""
@@ -151,6 +153,11 @@ class Retriever(ABC):
     @abstractmethod
     def partition_size(self) -> int:
         """Tokens in a partition, the fewest where they vary."""
+
+    @property
+    def typical_partition(self) -> int:
+        """Tokens in a partition, on average where they vary."""
+        return self.partition_size
 
     @property
     def waits(self) -> int | None:

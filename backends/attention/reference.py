@@ -19,6 +19,8 @@ from sparse_algos.scores import dot_scores
 # Rows that share one look at their mask: a block of a causal prompt skips the future of its last
 # row. Smaller blocks skip more, and the matrix products under them run slower.
 BLOCK_ROWS = 512
+# Columns seen by every row that are worth a call without a mask, and a merge.
+LEAST_SHARED = 64
 
 
 class Reference(AttentionKernel):
@@ -139,12 +141,16 @@ def _attend_block(
 ) -> Attended:
     """Attend with the mask applied only where rows differ."""
     shared, end = _extent(mask_BT)
+    if shared < min(LEAST_SHARED, end):
+        shared = 0
     body, edge = slice(0, shared), slice(shared, end)
-    whole = _attend(query_KBD, key_KTD[:, body], value_KTD[:, body], None, scale)
     if shared == end:
-        return whole
+        return _attend(query_KBD, key_KTD[:, body], value_KTD[:, body], None, scale)
     part = _attend(query_KBD, key_KTD[:, edge], value_KTD[:, edge], mask_BT[:, edge], scale)
-    return merge(whole, part) if shared else part
+    if not shared:
+        return part
+    whole = _attend(query_KBD, key_KTD[:, body], value_KTD[:, body], None, scale)
+    return merge(whole, part)
 
 
 def _attend(

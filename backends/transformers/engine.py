@@ -9,6 +9,7 @@ from torch import Tensor
 
 from backends.base import Backend, Finish, Request, TokenEvent
 from backends.batch import Batch
+from backends.context import Context
 from backends.paged_attention import PagedAttention
 from backends.scheduler import Piece, Running, Schedule, Scheduler
 from backends.transformers.plug import Chunk, Step, plug_in
@@ -30,8 +31,10 @@ class TransformersBackend(Backend):
         self._cache = plug_in(model)
         self.attention = attention
         self._device = attention.memory.geometry.device
-        self.scheduler = Scheduler(attention.memory, schedule, attention.pages_for)
+        self.scheduler = Scheduler(attention.memory, schedule, self._pages_for)
+        self._reads_whole = schedule.reads_whole
         self._failures: dict[str, str] = {}
+        self._contexts: dict[str, Context] = {}
 
     @property
     def counters(self) -> Counters:  # type: ignore[override]
@@ -48,10 +51,17 @@ class TransformersBackend(Backend):
         for request in requests:
             self.scheduler.submit(request, draws_for(request.seed, request.max_new_tokens))
 
+    def submit_after(self, request: Request, context: Context) -> None:
+        """Queue a request whose context another engine has recorded; it is not computed again."""
+        assert context.num_tokens == request.num_context < len(request.prompt_ids)
+        self._contexts[request.uid] = context
+        self.submit([request])
+
     @torch.inference_mode()
     def step(self) -> list[TokenEvent]:
         """See Backend."""
         self.scheduler.prepare()
+        self._take_contexts()
         if (recorder := self.attention.recorder) is not None:
             recorder.scheduled(
                 {one.slot: one.request.uid for one in self.scheduler.running},
@@ -84,6 +94,8 @@ class TransformersBackend(Backend):
         peaks = {tier.name: tier.peak_bytes for tier in self.attention.memory.tiers}
         if self.attention.index is not None:
             peaks["index"] = self.attention.index.peak_bytes
+        if self.attention.eviction is not None:
+            peaks["evictor"] = self.attention.eviction.peak_bytes
         tables = self.attention.memory.peak_tables
         peaks["page_tables"] = sum(sum(parts.values()) for parts in tables.values())
         return peaks
@@ -91,6 +103,21 @@ class TransformersBackend(Backend):
     def reset_counters(self) -> None:
         """See Backend."""
         self.attention.memory.counters = Counters()
+
+    def _take_contexts(self) -> None:
+        """Store what was recorded of the contexts of requests that were just admitted."""
+        waiting = [one for one in self.scheduler.running if one.request.uid in self._contexts]
+        for running in waiting:
+            context = self._contexts.pop(running.request.uid)
+            self.counters.enter("prefill")
+            for start, stop in self.scheduler.context_chunks(context.num_tokens):
+                part = context.part(start, stop)
+                running.stored = start
+                ends = stop == context.num_tokens
+                batch = self._batch([running], part.num_tokens, ends)
+                for layer, brought in enumerate(part.layers):
+                    self.attention.take(layer, batch, *brought, context.scale)
+            running.stored = context.num_tokens
 
     def _forward(self, decoding: list[Running], pieces: list[Piece]) -> Tensor:
         """Logits of the decode rows, then of the last row of each piece that ends a prompt."""
@@ -106,7 +133,7 @@ class TransformersBackend(Backend):
         step = Step(
             self.attention,
             self._batch(decoding, 1) if decoding else None,
-            tuple(Chunk(self._batch([one.running], one.count), one.is_question) for one in pieces),
+            tuple(self._chunk(piece) for piece in pieces),
         )
         output = self._model(
             input_ids=self._tensor(ids).unsqueeze(0),
@@ -119,10 +146,20 @@ class TransformersBackend(Backend):
         logits: Tensor = output.logits[0]
         return logits
 
-    def _batch(self, members: list[Running], new: int) -> Batch:
+    def _chunk(self, piece: Piece) -> Chunk:
+        running = piece.running
+        ends_context = running.stored + piece.count == running.request.num_context
+        return Chunk(self._batch([running], piece.count, ends_context), piece.is_question)
+
+    def _batch(self, members: list[Running], new: int, ends_context: bool = False) -> Batch:
         slots = tuple(running.slot for running in members)
         stored = tuple(running.stored for running in members)
-        return Batch(self.attention.memory.table, slots, stored, new)
+        return Batch(self.attention.memory.table, slots, stored, new, ends_context)
+
+    def _pages_for(self, request: Request) -> int:
+        return self.attention.pages_for(
+            request.most_tokens, request.num_context, whole=self._reads_whole
+        )
 
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)

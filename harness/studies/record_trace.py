@@ -30,6 +30,7 @@ def record_trace(settings: Settings, console: Console) -> Trace:
     """Serve every request through the algorithm; raises ValueError as a run would."""
     traced = settings.trace.model_copy(update={"record": True})
     prepared = prepare(settings.model_copy(update={"trace": traced}))
+    settings = prepared.settings
     model = load(settings, prepared.info, prepared.device)
     _serve(prepared, model, console)
     assert prepared.recorder is not None

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from backends.transformers.loading import ModelInfo, load_tokenizer, weights_sha256
 from harness.build import build, build_algorithm
-from harness.compose import settings_from
+from harness.composing import settings_from
 from harness.progress import progress
 from harness.settings import DummyModel, Settings
 from harness.system import choose_device, describe, load, model_path, tokenizer_path

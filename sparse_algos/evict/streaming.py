@@ -8,29 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparse_algos.checks import check_count
-from sparse_algos.evictor import Evictor
+from sparse_algos.evictor import Evictor, Held
+from sparse_algos.kept import best, ends, rank
 
 
 @dataclass(frozen=True, kw_only=True)
 class Streaming(Evictor):
     """Keeps the first `sinks` tokens and the most recent ones up to the budget."""
 
-    sinks: int
-
-    def __post_init__(self) -> None:
-        """Check that a window remains beside the sinks."""
-        check_count("algo.evict.sinks", self.sinks, least=0)
-        check_count("algo.evict.budget_tokens", self.budget_tokens, least=self.sinks + 2)
-
-    @property
-    def most_rows(self) -> int:
-        """Half of the window, so that a step's tokens never push out all that came before."""
-        return max(1, (self.budget_tokens - self.sinks) // 2)
-
-    def keep(self, num_tokens_R: Tensor, coming: int, num_slots: int) -> Tensor:
+    def keep(self, held: Held) -> Tensor:
         """See Evictor."""
-        slot_T = torch.arange(num_slots, device=num_tokens_R.device)
-        window = self.budget_tokens - self.sinks - coming
-        first_R1 = (num_tokens_R - window).unsqueeze(1)
-        return (slot_T < self.sinks) | (slot_T >= first_R1)
+        slot_T = torch.arange(held.live_RT.shape[1], device=held.live_RT.device)
+        age_RT = slot_T.expand_as(held.live_RT)
+        return best(rank(held, age_RT, ends(held, self.sinks, 0)), held.room_R)

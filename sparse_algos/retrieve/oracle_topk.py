@@ -16,6 +16,7 @@ class OracleTopK(Retriever):
 
     kind: ClassVar[PartitionKind] = "token"
     scored: ClassVar[str | None] = "key"
+    bound: ClassVar[bool] = True
 
     @property
     def partition_size(self) -> int:

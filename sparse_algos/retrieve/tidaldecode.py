@@ -27,6 +27,7 @@ class TidalDecode(Retriever):
 
     kind: ClassVar[PartitionKind] = "token"
     scored: ClassVar[str | None] = "key"
+    needs_positions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """See Retriever."""

@@ -2,7 +2,13 @@
 
 import pytest
 
+from sparse_algos.evict.adakv import AdaKV
+from sparse_algos.evict.h2o import H2O
+from sparse_algos.evict.knorm import Knorm
+from sparse_algos.evict.pyramidkv import PyramidKV
+from sparse_algos.evict.snapkv import SnapKV
 from sparse_algos.evict.streaming import Streaming
+from sparse_algos.evict.tova import Tova
 from sparse_algos.retrieve.oracle_topk import OracleTopK
 from sparse_algos.retrieve.quest import Quest
 
@@ -63,22 +69,72 @@ def test_quest_refuses_blocks_that_hold_nothing(value):
         MAKERS["quest"](block_tokens=value)
 
 
+EVICTORS = {
+    "streaming": Streaming,
+    "h2o": lambda **changes: H2O(**{"sinks": 0, "recent_share": 0.5} | changes),
+    "tova": lambda **changes: Tova(**{"sinks": 0, "recent_tokens": 1} | changes),
+    "knorm": lambda **changes: Knorm(**{"sinks": 4, "recent_tokens": 16} | changes),
+    "snapkv": lambda **changes: SnapKV(**OBSERVED | changes),
+    "pyramidkv": lambda **changes: PyramidKV(**OBSERVED | {"beta": 20} | changes),
+    "adakv": lambda **changes: AdaKV(**OBSERVED | {"floor_share": 0.2} | changes),
+}
+OBSERVED = {"sinks": 0, "window_tokens": 32, "kernel_tokens": 5}
+evictors = pytest.mark.parametrize("name", EVICTORS)
+
+
+@evictors
 @pytest.mark.parametrize(
-    ("budget", "sinks", "key"),
+    ("key", "value"),
     [
-        (5, 4, "budget_tokens"),
-        (0, 0, "budget_tokens"),
-        (-1, 4, "budget_tokens"),
-        (0.5, 4, "budget_tokens"),
-        ("abc", 4, "budget_tokens"),
-        (256, -1, "sinks"),
-        (256, 0.5, "sinks"),
+        ("budget_tokens", 0),
+        ("budget_tokens", -1),
+        ("budget_tokens", 1),
+        ("budget_tokens", 1.0),
+        ("budget_tokens", "abc"),
+        ("sinks", -1),
+        ("sinks", 0.5),
     ],
 )
-def test_streaming_refuses_a_budget_without_a_window(budget, sinks, key):
+def test_evictors_refuse_what_no_row_can_hold(name, key, value):
+    with pytest.raises(ValueError, match=rf"^algo\.evict\.{key}=[^\n]*$") as refusal:
+        EVICTORS[name](**{"budget_tokens": 256, "sinks": 0} | {key: value})
+    assert repr(value) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("h2o", "recent_share", 1.0),
+        ("h2o", "recent_share", -0.1),
+        ("h2o", "recent_share", True),
+        ("tova", "recent_tokens", -1),
+        ("knorm", "recent_tokens", 0.5),
+        ("snapkv", "window_tokens", 0),
+        ("snapkv", "kernel_tokens", 4),
+        ("snapkv", "kernel_tokens", 0),
+        ("pyramidkv", "beta", 0),
+        ("adakv", "floor_share", 1.5),
+    ],
+)
+def test_other_values_of_evictors_are_refused_by_their_key(name, key, value):
     with pytest.raises(ValueError, match=rf"^algo\.evict\.{key}=[^\n]*$"):
-        Streaming(budget_tokens=budget, sinks=sinks)
+        EVICTORS[name](**{"budget_tokens": 256, key: value})
+
+
+@evictors
+def test_the_least_budget_of_an_evictor_holds_what_stays_and_a_step(name):
+    least = EVICTORS[name](budget_tokens=0.5, sinks=4).least_budget
+    assert EVICTORS[name](budget_tokens=least, sinks=4).most_rows(1000) in (1, None, *range(20))
+    with pytest.raises(ValueError, match=rf"beside it: {least} tokens; raise it"):
+        EVICTORS[name](budget_tokens=least - 1, sinks=4)
+
+
+@evictors
+def test_a_share_is_of_the_context(name):
+    evict = EVICTORS[name](budget_tokens=0.25, sinks=4)
+    assert evict.most_tokens(1000) == 250
+    assert evict.most_tokens(1) == evict.least_budget
 
 
 def test_the_smallest_streaming_budget_works():
-    assert Streaming(budget_tokens=6, sinks=4).most_rows == 1
+    assert Streaming(budget_tokens=6, sinks=4).most_rows(100) == 1

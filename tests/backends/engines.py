@@ -20,8 +20,8 @@ from harness.preflight import plan_for
 from harness.settings import Settings
 from harness.system import assemble
 from sparse_algos.base import Algorithm
-from tests.laws.configs import fitted, settings_of
-from tests.laws.system import algorithm_with
+from tests.laws.configs import settings_of
+from tests.laws.system import algorithm_with, fitted_to
 
 VOCAB = 256
 SMALL: dict[str, Any] = {
@@ -156,10 +156,7 @@ def engine_over(
 ) -> Engine:
     """The engine that the harness would assemble."""
     settings = settings or settings_of("dense", max_batch=SLOTS)
-    algorithm: Algorithm = algorithm_with(settings, budget_tokens)
-    if algorithm.retrieve is not None:
-        retrieve = fitted(algorithm.retrieve, pair.info.shape)
-        algorithm = replace(algorithm, retrieve=retrieve)
+    algorithm: Algorithm = fitted_to(algorithm_with(settings, budget_tokens), pair.info)
     plan = plan_for(settings, algorithm, pair.info, MAX_TOKENS, torch.device("cpu"))
     if fast_frames is not None:
         plan = replace(plan, frames=plan.frames | {settings.tier.levels[0]: fast_frames})

@@ -69,9 +69,15 @@ def quest_arm(**changes: Any) -> ArmResult:
         outcomes=tuple(faster(f"r{index}", by=2) for index in range(4)),
         counters=Counters(
             prefill=PhaseCounters(
-                steps=4, pages_evicted=5, bytes_moved=Counter({"hbm->cpu": 3 * MIB})
+                steps=4,
+                pages_evicted=5,
+                pairs_computed=170,
+                pairs_causal=680,
+                bytes_moved=Counter({"hbm->cpu": 3 * MIB}),
             ),
-            question=PhaseCounters(slots_placed=64, slots_padding=24),
+            question=PhaseCounters(
+                slots_placed=64, slots_padding=24, pairs_computed=30, pairs_causal=120
+            ),
             decode=PhaseCounters(
                 steps=8,
                 rows=8,

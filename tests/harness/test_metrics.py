@@ -117,6 +117,7 @@ def test_kv_metrics_are_the_counts_of_decoding() -> None:
         "kv_read_bytes_per_decode_step": 4 * MIB / 8,
         "read_amplification": 300 * 16 / 3200,
         "padding_waste": (24 + 1) / (64 + 36),
+        "prefill_density": (170 + 30) / (680 + 120),
         "achieved_sparsity": 1 - 3200 / 16000,
         "kv_cache_hit_rate": 300 / 400,
         "buffering_to_mandatory": 600 / 400,
@@ -139,6 +140,10 @@ def test_one_tier_has_no_hit_rate() -> None:
     # All 1000 of 1000 pages were found, which says nothing: there is nowhere else to look.
     rate = kv_metrics(dense_arm())["kv_cache_hit_rate"]
     assert (rate.value, rate.status) == (None, "unobservable")
+
+
+def test_without_a_pattern_there_is_no_prefill_density() -> None:
+    assert kv_metrics(dense_arm())["prefill_density"].value is None
 
 
 def test_a_second_tier_that_was_never_used_moved_zero_bytes() -> None:

@@ -31,6 +31,26 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "seerattention_r of 8": ("seerattention_r", {"block_tokens": 8}),
     "quest of 32": ("quest", {"block_tokens": 32, "sinks": 0, "recents": 1}),
 }
+# Algorithms with another pattern of prefill, or with settings of it that skip at the lengths of the
+# laws. Under the name of an option they stand in its place.
+X_ATTENTION = {"block_tokens": 16, "stride": 4, "threshold": 0.5}
+PATTERNED: dict[str, tuple[str, dict[str, Any]]] = {
+    "a_shape": ("a_shape", {"block_tokens": 16, "sinks": 4, "local_tokens": 24}),
+    "minference": (
+        "minference",
+        {"block_tokens": 8, "vertical": 6, "slash": 5, "last_rows": 12, "sinks": 2, "recents": 3},
+    ),
+    "flexprefill": ("flexprefill", {"block_tokens": 16, "gamma": 0.4, "least_tokens": 16}),
+    "xattention": ("xattention", X_ATTENTION),
+    "quest after xattention": (
+        "quest",
+        {
+            "_target_": "sparse_algos.prefill.xattention.XAttention",
+            "dense_tokens": 0,
+            **X_ATTENTION,
+        },
+    ),
+}
 
 
 def fitted(retrieve: Retriever, model: ModelShape) -> Retriever:
@@ -68,8 +88,9 @@ def settings_of(
 ) -> Settings:
     """Settings with these options; groups are composed one at a time, which keeps it fast.
 
-    algo: an option, or one of VARIANTS.
+    algo: an option, or one of VARIANTS or PATTERNED.
     """
+    algo, pattern = PATTERNED.get(algo, (algo, {}))
     algo, changes = VARIANTS.get(algo, (algo, {}))
     raw = deepcopy(composed("load=batch", "model=dummy"))
     for group, option in (
@@ -81,6 +102,8 @@ def settings_of(
         raw[group] = deepcopy(composed(f"{group}={option}")[group])
     if changes:
         raw["algo"]["retrieve"] |= changes
+    if pattern:
+        raw["algo"]["prefill"] = (raw["algo"]["prefill"] or {}) | pattern
     raw["partition"]["page_tokens"] = page_tokens
     raw["backend"] |= {"max_batch": max_batch, "chunk_tokens": chunk_tokens}
     if fast_bytes is not None:
@@ -104,14 +127,14 @@ def num_levels(tier: str) -> int:
 
 
 def placements() -> Iterator[tuple[str, str]]:
-    """Every algorithm with every partition option that can serve it."""
+    """Every algorithm with every partition option that can serve it; patterns never see one."""
     for algo in ALGORITHMS:
-        for partition in options("partition"):
+        for partition in ["auto"] if algo in PATTERNED else options("partition"):
             if is_served(algo, partition):
                 yield algo, partition
 
 
-ALGORITHMS = sorted({*options("algo"), *VARIANTS})
+ALGORITHMS = sorted({*options("algo"), *VARIANTS, *PATTERNED})
 PLACEMENTS = list(placements())
 HIERARCHIES = [tier for tier in options("tier") if num_levels(tier) > 1]
 CACHES = options("cache")

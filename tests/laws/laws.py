@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from memory_tiers.base import Rows
 from memory_tiers.manager import CacheManager
 from sparse_algos.base import Algorithm
 from tests.laws.state import differing, state_of
-from tests.laws.system import System, stream_of
+from tests.laws.system import Read, System, stream_of
 
 TOLERANCE = 2e-5
 Answers = dict[str, dict[int, Tensor]]
@@ -134,10 +135,13 @@ def assert_within_budget(system: System) -> None:
         taken_R = read.times_RT.sum(1)
         assert (taken_R > 0).all(), "a row read nothing"
         if system.attention.acts_on(read.layer) and not reads_all(algorithm, read.layer):
-            limit_R = torch.tensor([most_tokens(algorithm, int(seen)) for seen in read.seen_R])
-            assert (taken_R <= limit_R).all(), f"{taken_R.tolist()} of {limit_R.tolist()}"
+            if algorithm.retrieve is not None:
+                most = algorithm.retrieve.most_tokens
+                assert_within(taken_R, torch.tensor([most(int(seen)) for seen in read.seen_R]))
+            if algorithm.evict is not None:
+                assert_within_what_is_held(system, read, taken_R)
         skipped += int((taken_R < read.seen_R).sum())
-    assert skipped > 0 or algorithm.is_dense, "nothing was skipped: the law is empty"
+    assert skipped > 0 or algorithm.reads_all, "nothing was skipped: the law is empty"
 
 
 def reads_all(algorithm: Algorithm, layer: int) -> bool:
@@ -145,14 +149,35 @@ def reads_all(algorithm: Algorithm, layer: int) -> bool:
     return algorithm.retrieve is not None and algorithm.retrieve.reads_all(layer)
 
 
-def most_tokens(algorithm: Algorithm, seen: int) -> int:
-    """Tokens that a row may read, by the strictest of the roles."""
-    limits = [seen]
-    if algorithm.retrieve is not None:
-        limits.append(algorithm.retrieve.most_tokens(seen))
-    if algorithm.evict is not None:
-        limits.append(algorithm.evict.budget_tokens)
-    return min(limits)
+def assert_within(taken_R: Tensor, limit_R: Tensor) -> None:
+    """None is above its limit."""
+    assert (taken_R <= limit_R).all(), f"{taken_R.tolist()} of {limit_R.tolist()}"
+
+
+def assert_within_what_is_held(system: System, read: Read, taken_R: Tensor) -> None:
+    """No row reads more than an evictor leaves; heads that share a budget may share it out."""
+    taken_BKM = taken_R.view(len(read.uids), system.shape.kv_heads, -1)
+    seen_BKM = read.seen_R.view(taken_BKM.shape)
+    for uid, taken_KM, seen_KM in zip(read.uids, taken_BKM, seen_BKM, strict=True):
+        limits = [held_at_most(system, read.layer, uid, int(seen)) for seen in seen_KM[0]]
+        assert_within(by_budget(system, taken_KM), torch.tensor(limits))
+
+
+def by_budget(system: System, held_KM: Tensor) -> Tensor:
+    """What is compared with the budget of a head: each head's tokens, or their mean."""
+    pools = system.attention.algorithm.evict.pools_heads
+    return held_KM.double().mean(0, keepdim=True) if pools else held_KM
+
+
+def held_at_most(system: System, layer: int, uid: str, seen: int) -> int:
+    """Tokens that a row may hold when its sequence has `seen`."""
+    evict = system.attention.algorithm.evict
+    served = [one for one in range(system.shape.layers) if system.attention.acts_on(one)]
+    place = served.index(layer), len(served)
+    if evict.decodes:
+        return min(seen, evict.most_tokens(seen, *place))
+    context = system.contexts[uid]
+    return min(context, evict.most_tokens(context, *place)) + seen - context
 
 
 def assert_planning_moves_nothing(system: System, wanted_N: Tensor) -> None:
@@ -238,8 +263,8 @@ def assert_reads_are_counted(system: System) -> None:
     """Pages and bytes read are what the kernel was told to read."""
     count = system.memory.counters.current
     pages = system.past_pages + sum(read.num_pages for read in system.reads)
-    assert count.pages_read == pages
-    assert count.bytes_read == pages * page_bytes(system)
+    assert count.pages_read == pages + system.past_halves
+    assert 2 * count.bytes_read == (2 * pages + system.past_halves) * page_bytes(system)
 
 
 def page_bytes(system: System) -> int:
@@ -253,25 +278,23 @@ def names(system: System) -> Sequence[str]:
 
 
 def assert_evicted_tokens_are_gone(system: System) -> None:
-    """No row holds more than the evictor's budget, and pages without tokens have no frame."""
-    memory, budget = system.memory, system.attention.algorithm.evict.budget_tokens
-    size, table = memory.geometry.page_tokens, memory.table
-    rows, dropped = table.num_pages // table.pages_per_row, 0
-    dead_P = (
-        torch.zeros(table.num_pages, dtype=torch.int64) if table.dead_P is None else table.dead_P
-    )
-    live_PS = (~dead_P.unsqueeze(1) >> torch.arange(size) & 1).view(rows, -1)
+    """No row holds more than the evictor leaves, and pages without tokens have no frame."""
+    memory, eviction = system.memory, system.attention.eviction
+    table, dropped = memory.table, 0
     framed_P = (frames_of(memory) >= 0).any(0)
     for uid, slot in system.holds.items():
+        rows_K = table.rows_of(torch.tensor([slot]))
         for layer in filter(system.attention.acts_on, range(system.shape.layers)):
-            for head in range(system.shape.kv_heads):
-                row = layer * table.num_rows + slot * system.shape.kv_heads + head
-                live_T = live_PS[row, : system.stored[uid]].bool()
-                held = int(live_T.sum())
-                assert held <= budget, f"{uid} holds {held} tokens of {budget}"
-                dropped += system.stored[uid] - held
-                pages = slice(row * table.pages_per_row, (row + 1) * table.pages_per_row)
-                live_P = live_PS[row].clone()
-                live_P[system.stored[uid] :] = 0
-                assert torch.equal(framed_P[pages], live_P.view(-1, size).any(1))
+            used_K = eviction.slots.used_LR[layer, rows_K]
+            rows = Rows(table.first_page(layer, rows_K), used_K, int(used_K.max()))
+            live_KT = table.live_slots(rows)
+            held_K = live_KT.sum(1)
+            limit = held_at_most(system, layer, uid, system.stored[uid])
+            assert_within(by_budget(system, held_K), torch.tensor(limit))
+            dropped += system.stored[uid] * len(held_K) - int(held_K.sum())
+            live_KP = live_KT.unflatten(1, (-1, memory.geometry.page_tokens)).any(2)
+            pages_KP = rows.first_page_R.unsqueeze(1) + torch.arange(table.pages_per_row)
+            has_KP = torch.zeros_like(pages_KP, dtype=torch.bool)
+            has_KP[:, : live_KP.shape[1]] = live_KP
+            assert torch.equal(framed_P[pages_KP], has_KP)
     assert dropped > 0, "nothing was dropped: the law is empty"

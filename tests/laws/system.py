@@ -99,6 +99,7 @@ class Watcher(Reference):
         self.memory: CacheManager | None = None
         self.decoded: list[tuple[FrameSelection, Tensor, Tensor]] = []
         self.prefilled: list[int] = []
+        self.fetched: list[int] = []
 
     def decode(
         self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
@@ -127,7 +128,9 @@ class NoModel:
 class System:
     """Paged attention, the sequences in it, and all that they brought, read and answered.
 
-    answers: by sequence and position, [L, H, D].
+    contexts: tokens of the context of each; answers: by sequence and position, [L, H, D];
+    past_pages and past_halves: pages before a chunk that it read whole, and those of which it read
+    the keys or the values alone.
     """
 
     attention: PagedAttention
@@ -135,27 +138,35 @@ class System:
     shape: Shape
     chunk: int
     slots: list[int]
+    last_chunk: int
     holds: dict[str, int] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)
+    contexts: dict[str, int] = field(default_factory=dict)
     answers: dict[str, dict[int, Tensor]] = field(default_factory=dict)
     reads: list[Read] = field(default_factory=list)
     past_pages: int = 0
+    past_halves: int = 0
 
     @property
     def memory(self) -> Any:
         return self.attention.memory
 
-    def context(self, uid: str, count: int) -> None:
-        """Prefill densely, in chunks."""
-        for start in range(0, count, self.chunk):
-            self._append([uid], min(self.chunk, count - start), dense=True)
+    def context(self, uid: str, count: int, *, ends: bool = True) -> None:
+        """Prefill densely, in chunks as the scheduler cuts them; ends: no context follows."""
+        while count > 0:
+            new = count if count <= self.chunk else min(self.chunk, count - self.last_chunk)
+            count -= new
+            self._append([uid], new, dense=True, ends_context=ends and count == 0)
+        self.contexts[uid] = self.stored[uid]
 
     def question(self, uid: str, count: int) -> None:
         """Prefill through the algorithm, in chunks no longer than it takes."""
         evict = self.attention.algorithm.evict
-        most = self.chunk if evict is None else min(self.chunk, evict.most_rows)
-        for start in range(0, count, most):
-            self._append([uid], min(most, count - start), dense=False)
+        while count > 0:
+            most = evict and evict.most_rows(self.stored[uid])
+            new = min(self.chunk, count, most or count)
+            count -= new
+            self._append([uid], new, dense=False)
 
     def decode(self, *uids: str) -> None:
         """One token for each."""
@@ -166,14 +177,20 @@ class System:
         self.slots.append(self.holds.pop(uid))
 
     def _append(
-        self, uids: Sequence[str], new: int, *, dense: bool, is_decode: bool = False
+        self,
+        uids: Sequence[str],
+        new: int,
+        *,
+        dense: bool,
+        is_decode: bool = False,
+        ends_context: bool = False,
     ) -> None:
         for uid in uids:
             if uid not in self.holds:
                 self.holds[uid], self.stored[uid] = self.slots.pop(), 0
         stored = [self.stored[uid] for uid in uids]
         slots = tuple(self.holds[uid] for uid in uids)
-        batch = Batch(self.memory.table, slots, tuple(stored), new)
+        batch = Batch(self.memory.table, slots, tuple(stored), new, ends_context)
         layers = [
             self._layer(
                 layer, batch, uids, dense or not (is_decode or self.attention.acts_on(layer))
@@ -191,16 +208,25 @@ class System:
         query, key, value = (torch.stack(one) for one in zip(*parts, strict=True))
         self.watcher.decoded.clear()
         self.watcher.prefilled.clear()
+        self.watcher.fetched.clear()
         scale = self.shape.scale
         if dense:
             out = self.attention.dense(layer, batch, query[0], key[0], value[0], scale)
-            size = self.memory.geometry.page_tokens
-            past = sum(-(-tokens // size) for tokens in self.watcher.prefilled[1:])
-            self.past_pages += past * self.shape.kv_heads
+            self._note_past(layer)
             return out.unsqueeze(0)
         out = self.attention.sparse(layer, batch, query, key, value, scale)
         self.reads.append(self._read(layer, batch, uids))
         return out
+
+    def _note_past(self, layer: int) -> None:
+        size, pattern = self.memory.geometry.page_tokens, self.attention.algorithm.prefill
+        if pattern is None or layer in self.attention.rules.dense_layers:
+            past = sum(-(-tokens // size) for tokens in self.watcher.prefilled[1:])
+            self.past_pages += past * self.shape.kv_heads
+        elif pattern.reads_keys:
+            self.past_halves += sum(self.watcher.fetched)
+        else:
+            self.past_pages += sum(self.watcher.fetched)
 
     def _brought(self, uid: str, layer: int, new: int) -> list[Tensor]:
         stream, start = stream_of(uid, self.shape), self.stored[uid]
@@ -239,7 +265,7 @@ def tokens_of(keys_NSD: Tensor, known_NTD: Tensor) -> Tensor:
 
 
 def algorithm_with(settings: Settings, budget_tokens: int | float | None) -> Algorithm:
-    """The configured algorithm with another budget."""
+    """The configured algorithm with another budget; if it holds all, patterns skip nothing."""
     algorithm = build_algorithm(settings)
     if budget_tokens is None:
         return algorithm
@@ -247,7 +273,16 @@ def algorithm_with(settings: Settings, budget_tokens: int | float | None) -> Alg
         name: role and replace(role, budget_tokens=budget_tokens)
         for name, role in (("evict", algorithm.evict), ("retrieve", algorithm.retrieve))
     }
+    if algorithm.prefill is not None and budget_tokens >= MAX_TOKENS:
+        roles["prefill"] = algorithm.prefill.keeping_all()
     return replace(algorithm, **roles)
+
+
+def fitted_to(algorithm: Algorithm, info: ModelInfo) -> Algorithm:
+    """The algorithm for this model, with random tensors where it wants trained ones."""
+    if algorithm.retrieve is None:
+        return algorithm
+    return replace(algorithm, retrieve=fitted(algorithm.retrieve, info.shape))
 
 
 def build_system(
@@ -258,13 +293,24 @@ def build_system(
 ) -> System:
     """The system that the harness would assemble, with a watched kernel and no model."""
     algorithm = algorithm or algorithm_with(settings, budget_tokens)
-    if algorithm.retrieve is not None:
-        retrieve = fitted(algorithm.retrieve, shape.info.shape)
-        algorithm = replace(algorithm, retrieve=retrieve)
+    algorithm = fitted_to(algorithm, shape.info)
     plan = plan_for(settings, algorithm, shape.info, MAX_TOKENS, torch.device("cpu"))
     watcher = Watcher()
     engine = assemble(settings, algorithm, plan, shape.info, NoModel(shape.layers), watcher)
     attention = engine.attention
     watcher.memory = attention.memory
+    watch_fetches(watcher, attention.memory)
     slots = list(range(plan.sequences))[::-1]
-    return System(attention, watcher, shape, settings.backend.chunk_tokens, slots)
+    chunk = settings.backend.chunk_tokens
+    return System(attention, watcher, shape, chunk, slots, plan.last_chunk)
+
+
+def watch_fetches(watcher: Watcher, memory: Any) -> None:
+    """Note how many pages each call of `fetch` names."""
+    fetch = memory.fetch
+
+    def noted(wanted_N: Tensor, **how: bool) -> Any:
+        watcher.fetched.append(wanted_N.numel())
+        return fetch(wanted_N, **how)
+
+    memory.fetch = noted

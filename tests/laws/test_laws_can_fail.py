@@ -10,6 +10,7 @@ import torch
 import memory_tiers.mover
 from backends.attention.reference import Reference
 from backends.paged_attention import PagedAttention
+from backends.prefill_attention import PatternAttention
 from memory_tiers.base import EvictionPolicy, PageSelection
 from memory_tiers.copies import copy_pages
 from memory_tiers.counters import Counters
@@ -19,6 +20,7 @@ from memory_tiers.policies.lru import Lru
 from memory_tiers.summary_store import SummaryStore
 from memory_tiers.tiers.base import Tier
 from sparse_algos.evict.streaming import Streaming
+from sparse_algos.pattern import BlockPlan
 from sparse_algos.retrieve.quest import Quest
 from sparse_algos.retriever import Retriever
 from sparse_algos.selection import Selection
@@ -74,6 +76,33 @@ def test_a_retriever_that_reads_everything_exceeds_its_budget(monkeypatch):
     monkeypatch.setattr(Quest, "select", everything)
     with pytest.raises(AssertionError, match="of \\["):
         assert_within_budget(converse(system_of("quest")))
+
+
+def test_a_plan_that_loses_a_block_is_not_dense(monkeypatch):
+    before_HIP = BlockPlan.before_HIP
+
+    def forgetful(self):
+        blocks_HIP = before_HIP(self).clone()
+        blocks_HIP[0, -1, 0] = False
+        return blocks_HIP
+
+    monkeypatch.setattr(BlockPlan, "before_HIP", forgetful)
+    with pytest.raises(AssertionError, match="is off by"):
+        assert_full_budget_is_dense(converse(system_of("xattention", FULL_BUDGET)))
+
+
+def test_a_past_that_is_read_but_not_counted_is_noticed(monkeypatch):
+    read = PatternAttention._read
+
+    def silent(self, *arguments: Any) -> None:
+        count = self.memory.counters.current
+        before = count.pages_read
+        read(self, *arguments)
+        count.pages_read = before
+
+    monkeypatch.setattr(PatternAttention, "_read", silent)
+    with pytest.raises(AssertionError):
+        assert_reads_are_counted(converse(system_of("minference")))
 
 
 def test_the_budget_law_is_empty_when_nothing_is_skipped():

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from backends.transformers.loading import describe_local, weights_sha256
 from harness.build import build, build_algorithm
-from harness.compose import settings_from
+from harness.composing import settings_from
 from models.fit.base import Seen
 from models.fit.command import main
 from models.fit.fitting import KINDS, Fitted, Job, fit

@@ -13,9 +13,22 @@ def test_the_tree_names_every_source_file_with_its_own_phrase() -> None:
     subprocess.run([sys.executable, "tools/readme_tree.py", "--check"], cwd=ROOT, check=True)
 
 
+def test_the_table_says_what_the_classes_say() -> None:
+    subprocess.run([sys.executable, "-m", "tools.catalogue", "--check"], cwd=ROOT, check=True)
+
+
 def test_every_algorithm_is_in_the_table() -> None:
-    named = set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE))
-    assert named == {path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml")}
+    named = re.findall(r"^\| `(\w+)` \| ([\w +-]+) \|", README, flags=re.MULTILINE)
+    roles = {
+        (path.stem, path.parent.name)
+        for path in (ROOT / "conf" / "algo").glob("*/*.yaml")
+        if path.stem != "none"
+    }
+    assert roles <= set(named)
+    assert len(named) == len(set(named))
+    assert {name for name, _ in named} >= {
+        path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml")
+    }
 
 
 def test_every_make_target_it_names_exists() -> None:

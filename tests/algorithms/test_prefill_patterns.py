@@ -1,0 +1,239 @@
+"""Prefill patterns choose what their papers say, and what they choose is attended exactly."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from backends.attention.blocks import attend_blocks, count_pairs
+from backends.attention.reference import Reference
+from sparse_algos.coverage import covering, num_covering
+from sparse_algos.lines import lines_of
+from sparse_algos.pattern import BlockPlan, Chunk, PrefillPattern
+from sparse_algos.prefill.a_shape import AShape
+from sparse_algos.prefill.flexprefill import FlexPrefill
+from sparse_algos.prefill.minference import MInference
+from sparse_algos.prefill.xattention import XAttention
+from tests.algorithms import plain_patterns as plain
+from tests.laws.configs import settings_of
+from tests.laws.system import Shape, build_system
+
+BASE = {"block_tokens": 8, "dense_tokens": 0}
+MAKERS = {
+    "a_shape": lambda **change: AShape(**BASE | {"sinks": 3, "local_tokens": 10} | change),
+    "minference": lambda **change: MInference(
+        **BASE | {"vertical": 5, "slash": 3, "last_rows": 12, "sinks": 2, "recents": 1} | change
+    ),
+    "flexprefill": lambda **change: FlexPrefill(
+        **BASE | {"gamma": 0.6, "tau": 0.25, "least_tokens": 8} | change
+    ),
+    "xattention": lambda **change: XAttention(**BASE | {"stride": 4, "threshold": 0.7} | change),
+}
+names = pytest.mark.parametrize("name", MAKERS)
+# Rows before the chunk, and rows of it: one token, whole blocks, parts of blocks, one row.
+PIECES = [(0, 1), (0, 32), (0, 45), (24, 16), (19, 30), (40, 1), (5, 2)]
+pieces = pytest.mark.parametrize(("past", "new"), PIECES)
+KINDS = ("random", "sharp", "huge", "equal keys", "no query", "one head stands out")
+TIES, LINES = ("equal keys", "no query"), ("minference", "flexprefill")
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+# Without the sums of several rows that are equal up to rounding.
+COMPARED = [
+    (name, past, new, kind)
+    for name in MAKERS
+    for past, new in PIECES
+    for kind in KINDS
+    if kind not in TIES or name not in LINES or new == 1
+]
+
+
+def chunk_of(kind: str, past: int, new: int) -> Chunk:
+    """Two kv heads of three query heads each, 6 dimensions."""
+    generator = torch.Generator().manual_seed(past * 100 + new)
+    query = torch.randn(2, 3, new, 6, generator=generator)
+    key = torch.randn(2, past + new, 6, generator=generator)
+    if kind == "sharp":
+        query = query * 4
+    if kind == "huge":
+        key[:, ::7] *= 8
+    if kind == "equal keys":
+        key = key[:, :1].round().expand_as(key).contiguous()
+        query = query.round()
+    if kind == "no query":
+        query = torch.zeros_like(query)
+    if kind == "one head stands out":
+        query[1, 2] *= 20
+    return Chunk(query, key, past + new, 0.5)
+
+
+def expected(name: str, pattern: PrefillPattern, chunk: Chunk) -> tuple[Tensor, list[set[int]]]:
+    """The blocks of the plain evaluation, with the forced ones, and the columns of each head."""
+    answer = getattr(plain, f"plain_{name}")(pattern, chunk)
+    choice, columns = answer if isinstance(answer, tuple) else (answer, [])
+    size, num_blocks = pattern.block_tokens, -(-chunk.num_tokens // pattern.block_tokens)
+    first = chunk.past // size
+    blocks_HIP = torch.zeros(chunk.num_heads, num_blocks - first, num_blocks, dtype=torch.bool)
+    for (head, row), chosen in choice.items():
+        for block in chosen | {0, row}:
+            if block <= row:
+                blocks_HIP[head, row - first, block] = True
+    return blocks_HIP, columns
+
+
+@pytest.mark.parametrize(("name", "past", "new", "kind"), COMPARED)
+def test_a_pattern_chooses_what_its_paper_says(name, past, new, kind):
+    pattern, chunk = MAKERS[name](), chunk_of(kind, past, new)
+    blocks_HIP, columns = expected(name, pattern, chunk)
+    plan = pattern.plan(chunk)
+    assert torch.equal(plan.blocks_HIP, blocks_HIP)
+    if columns:
+        assert [set(one) for one in plan.columns_HC.tolist()] == columns
+
+
+@names
+def test_settings_of_the_tests_skip_something(name):
+    blocks_HIP = MAKERS[name]().plan(chunk_of("sharp", 0, 60)).blocks_HIP
+    assert blocks_HIP.sum() < 0.9 * torch.ones_like(blocks_HIP).tril().sum()
+
+
+def test_both_patterns_of_flexprefill_take_part():
+    chunk = chunk_of("one head stands out", 0, 45)
+    aware, lines = (MAKERS["flexprefill"](tau=tau).plan(chunk).blocks_HIP for tau in (1.0, 0.0))
+    mixed = MAKERS["flexprefill"]().plan(chunk).blocks_HIP
+    assert not torch.equal(aware, lines)
+    assert (mixed == aware).flatten(1).all(1).any()
+    assert (mixed == lines).flatten(1).all(1).any()
+
+
+def seen_by(plan: BlockPlan, past: int, new: int) -> Tensor:
+    """Which keys each row attends, bool [H, M, T]."""
+    size, total = plan.block_tokens, past + new
+    row_M, key_T = torch.arange(past, total), torch.arange(total)
+    seen_HMT = plan.blocks_HIP[:, row_M // size - plan.first_block][:, :, key_T // size]
+    if plan.columns_HC is not None:
+        column_HT = torch.zeros(len(seen_HMT), total, dtype=torch.bool)
+        column_HT.scatter_(1, plan.columns_HC, True)
+        seen_HMT = seen_HMT | column_HT.unsqueeze(1) & (key_T // size < (row_M // size)[:, None])
+    return seen_HMT & (key_T <= row_M.unsqueeze(1))
+
+
+def attended(plan: BlockPlan, chunk: Chunk, values: Tensor, rest: float) -> Tensor:
+    """What the blocks answer, where keys and values that nobody chose hold `rest`."""
+    after = plan.blocks_HIP.shape[2] * plan.block_tokens - chunk.num_tokens
+    kv = torch.stack((chunk.key_KTD, values))
+    seen_KT = seen_by(plan, chunk.past, chunk.num_tokens - chunk.past).any(1).unflatten(0, (2, 3))
+    kv = pad(kv.masked_fill(~seen_KT.any(1)[None, :, :, None], rest), (0, 0, 0, after))
+    return attend_blocks(Reference(), plan, chunk.query_KGMD, *kv, chunk.past, chunk.scale)
+
+
+@names
+@pieces
+@pytest.mark.parametrize("kind", ["random", "sharp"])
+def test_what_was_chosen_is_attended_exactly_and_nothing_else_is_read(name, past, new, kind):
+    chunk = chunk_of(kind, past, new)
+    values = torch.randn(2, past + new, 6, generator=torch.Generator().manual_seed(1))
+    plan = MAKERS[name]().plan(chunk)
+    seen_HMT = seen_by(plan, past, new)
+    logits = torch.einsum("kgmd,ktd->kgmt", chunk.query_KGMD, chunk.key_KTD).double() * chunk.scale
+    weights = logits.masked_fill(~seen_HMT.unflatten(0, (2, 3)), -torch.inf).softmax(-1)
+    exact = torch.einsum("kgmt,ktd->kgmd", weights, values.double())
+    out = attended(plan, chunk, values, torch.nan)
+    assert (out - exact).abs().amax() < 2e-5
+    pairs = count_pairs(plan, past, new)
+    assert pairs.computed == int(seen_HMT.sum())
+    assert pairs.causal == 6 * sum(range(past + 1, past + new + 1))
+
+
+@names
+@pieces
+@kinds
+def test_each_row_attends_itself_and_the_first_block_and_never_the_future(name, past, new, kind):
+    plan = MAKERS[name]().plan(chunk_of(kind, past, new))
+    seen_HMT = seen_by(plan, past, new)
+    assert seen_HMT.diagonal(past, 1, 2).all()
+    assert seen_HMT[:, :, 0].all()
+    num_blocks = plan.blocks_HIP.shape[2]
+    future_IP = torch.ones(num_blocks, num_blocks, dtype=torch.bool).triu(1)[plan.first_block :]
+    assert not (plan.blocks_HIP & future_IP).any()
+
+
+@names
+@pieces
+def test_a_pattern_that_keeps_all_and_one_below_its_least_length_are_dense(name, past, new):
+    chunk = chunk_of("sharp", past, new)
+    for pattern in (MAKERS[name]().keeping_all(), MAKERS[name](dense_tokens=past + new)):
+        pairs = count_pairs(pattern.plan(chunk), past, new)
+        assert pairs.computed == pairs.causal
+    pairs = count_pairs(MAKERS[name](dense_tokens=44).plan(chunk_of("sharp", 0, 45)), 0, 45)
+    assert pairs.computed < pairs.causal
+
+
+def test_the_blocks_of_a_shape_do_not_depend_on_chunks():
+    pattern, whole = MAKERS["a_shape"](), chunk_of("random", 0, 45)
+    blocks_IP = pattern.plan(whole).blocks_HIP[0]
+    for past, new in ((0, 20), (20, 5), (25, 20)):
+        plan = pattern.plan(Chunk(whole.query_KGMD[:, :, past : past + new], whole.key_KTD,
+                                  past + new, whole.scale))  # fmt: skip
+        rows = slice(plan.first_block, plan.blocks_HIP.shape[2])
+        assert torch.equal(plan.blocks_HIP[0], blocks_IP[rows, : rows.stop])
+
+
+def test_last_rows_count_each_pair_once():
+    chunk = chunk_of("sharp", 19, 30)
+    lines = lines_of(chunk, 12)
+    for mass_HT in (lines.columns_HT, lines.distances_HT):
+        assert torch.allclose(mass_HT.sum(1), torch.full((6,), 12.0))
+
+
+def test_a_cover_is_the_fewest_entries_that_reach_the_need():
+    mass = torch.tensor([[0.1, 0.4, 0.1, 0.4], [0.25, 0.25, 0.25, 0.25]])
+    need = torch.tensor([0.8, 0.5])
+    assert covering(mass, need).tolist() == [[False, True, False, True], [True, True, False, False]]
+    first = torch.tensor([[True, False, False, False]] * 2)
+    assert covering(mass, need, first).tolist() == [
+        [True, True, False, True],
+        [True, True, False, False],
+    ]
+    assert num_covering(mass, 0.81).tolist() == [3, 4]
+    assert num_covering(mass, 1.1).tolist() == [4, 4]
+
+
+def pages_read(algo: str) -> int:
+    """Pages before its chunks that a prompt of 121 tokens reads, with a window of 24 or none."""
+    system = build_system(settings_of(algo), Shape(layers=1))
+    system.context("long", 121)
+    return system.memory.counters.current.pages_read
+
+
+def test_a_shape_reads_no_page_that_no_block_needs():
+    # Chunks of 32 and pages of 16 tokens: before each chunk the first page, and the last two.
+    assert pages_read("a_shape") == 2 * (0 + 2 + 3 + 3)
+    assert pages_read("dense") == 2 * (0 + 2 + 4 + 6)
+
+
+REFUSED = [
+    ("a_shape", "block_tokens", 0),
+    ("a_shape", "dense_tokens", -1),
+    ("a_shape", "sinks", -1),
+    ("a_shape", "local_tokens", 0),
+    ("minference", "last_rows", 0),
+    ("minference", "vertical", 0),
+    ("minference", "slash", "many"),
+    ("minference", "vertical", 1),
+    ("minference", "slash", 0),
+    ("flexprefill", "gamma", 0.0),
+    ("flexprefill", "gamma", 1.5),
+    ("flexprefill", "tau", -0.1),
+    ("flexprefill", "least_tokens", 0),
+    ("xattention", "stride", 3),
+    ("xattention", "stride", 0),
+    ("xattention", "threshold", 0.0),
+    ("xattention", "threshold", "most"),
+]
+
+
+@pytest.mark.parametrize(("name", "key", "value"), REFUSED)
+def test_settings_that_cannot_be_meant_are_refused_by_their_key(name, key, value):
+    with pytest.raises(ValueError, match=rf"^algo\.prefill\.{key}=[^\n]*$") as refusal:
+        MAKERS[name](**{key: value})
+    assert repr(value) in str(refusal.value)

@@ -1,0 +1,116 @@
+"""The comparison of algorithms: same contexts, a front that is one, and a study that goes on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.studies.algorithm_points import on_front, summarised
+from harness.studies.algorithms_picture import draw
+from tests.harness.cli_runs import run
+
+WORDS = (
+    "experiment=algorithms",
+    "study.algorithms=[quest,streaming,oracle_topk]",
+    "study.budgets=[8,64,256]",
+    "study.lengths=[512]",
+    "study.samples=[1]",
+    "task.max_new_tokens=8",
+)
+
+
+def point(score: float, kv_read: float, **more):
+    return {"length": 1, "algo": "a", "score": score, "kv_read": kv_read, "bound": False} | more
+
+
+def test_the_front_holds_what_nothing_else_beats():
+    points = [
+        point(0.5, 0.1),
+        point(0.5, 0.2),
+        point(0.9, 0.2),
+        point(0.9, 0.2),
+        point(0.4, 0.05),
+        point(1.0, 0.01, bound=True),
+        point(1.0, 0.01, length=2),
+        {"length": 1, "algo": "b", "refused": "why"},
+    ]
+    front = [on_front(one, points) for one in points]
+    assert front == [True, False, True, True, True, False, True, False]
+
+
+def test_a_task_counts_once_however_many_requests_it_has():
+    def answer(algo: str, task: str, score: float, read: int):
+        return {
+            "length": 1, "algo": algo, "budget": None, "task": task, "score": score,
+            "tokens": 2, "decode_steps": 2, "bytes_read": read, "slots_wanted": 1,
+            "slots_context": 4, "index_bytes": 5,
+        }  # fmt: skip
+
+    answers = [
+        answer("dense", "x", 1.0, 80),
+        answer("a", "x", 1.0, 20),
+        answer("a", "x", 0.0, 20),
+        answer("a", "y", 0.0, 20),
+    ]
+    found = {one["algo"]: one for one in summarised(answers)}
+    assert found["a"]["score"] == 0.25
+    assert found["a"]["kv_read"] == 0.25
+    assert found["a"]["wanted"] == 0.25
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("study")
+
+
+def study(folder: Path, *more: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        code, _ = run((*WORDS, f"study.cells={folder}/cells", *more), folder, patch)
+    return code
+
+
+def found_in(folder: Path) -> dict:
+    (newest,) = sorted(folder.glob("*-algorithms-*/algorithms.json"))[-1:]
+    return json.loads(newest.read_bytes())
+
+
+def quests(found: dict) -> list[dict]:
+    return [one for one in found["points"] if one["algo"] == "quest"]
+
+
+def test_a_study_answers_once_and_goes_on_where_it_was(folder):
+    assert study(folder) == 0
+    found = found_in(folder)
+    scored = {(one["algo"], one["budget"]) for one in found["points"] if "score" in one}
+    assert {("dense", None), ("quest", 64), ("quest", 256), ("streaming", 64)} <= scored
+    (refused,) = {one["refused"] for one in quests(found) if "refused" in one}
+    assert "budget_tokens=8" in refused
+    cells = sorted((folder / "cells").rglob("*.json"))
+    assert len(cells) == 3
+    marked = json.loads(cells[0].read_bytes())
+    key = next(name for name in marked if name.startswith("quest@64"))
+    marked[key]["score"] = 0.123
+    cells[0].write_text(json.dumps(marked))
+    cells[1].write_text('{"cut off')
+    assert study(folder) == 0
+    later = found_in(folder)
+    (tasks,) = (one["tasks"] for one in quests(later) if one["budget"] == 64)
+    assert 0.123 in tasks.values()
+    others = [one for one in found["points"] if one["algo"] != "quest"]
+    assert others == [one for one in later["points"] if one["algo"] != "quest"]
+    assert {"algorithms.png", "algorithms_tokens.svg"} <= draw(later).keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["study.algorithms=[quest,nothing]"], "nothing"),
+        (["study.budgets=[64,8]"], "study.budgets"),
+        (["study.samples=[1,2]"], "study.samples"),
+    ],
+)
+def test_a_study_that_cannot_be_is_refused_in_one_line(folder, words, named, capsys):
+    assert study(folder, *words) == 2
+    said = capsys.readouterr().err
+    assert named in said
+    assert said.count("\n") == 1
