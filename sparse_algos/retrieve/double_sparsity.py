@@ -23,7 +23,7 @@ class DoubleSparsity(LabelRetriever):
     @property
     def made_by(self) -> str:
         """See TrainedRetriever."""
-        return "python -m models.fit algo=double_sparsity"
+        return "python -m models.fit algo=double_sparsity model=..."
 
     def tensor_shapes(self, model: ModelShape) -> dict[str, tuple[int, ...]]:
         """How much each channel contributes to attention logits."""

@@ -35,7 +35,7 @@ class Loki(LabelRetriever):
     @property
     def made_by(self) -> str:
         """See TrainedRetriever."""
-        return "python -m models.fit algo=loki"
+        return "python -m models.fit algo=loki model=..."
 
     def tensor_shapes(self, model: ModelShape) -> dict[str, tuple[int, ...]]:
         """Orthonormal bases, a component a column, that of the largest variance first."""

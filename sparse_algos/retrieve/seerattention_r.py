@@ -41,7 +41,7 @@ class SeerAttentionR(TrainedRetriever):
     @property
     def made_by(self) -> str:
         """See TrainedRetriever."""
-        return "python -m models.fit algo=seerattention_r"
+        return "python -m models.fit algo=seerattention_r model=..."
 
     @property
     def partition_size(self) -> int:

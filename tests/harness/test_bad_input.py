@@ -45,6 +45,14 @@ REFUSED = {
     ("algo=minference", "algo.prefill.slash=9"): ("algo.prefill.slash=9", "algo.prefill.recents"),
     ("algo/prefill=flexprefill", "algo.prefill.gamma=2"): ("algo.prefill.gamma=2", "at most 1"),
     ("algo=a_shape", "algo.dense_layers=6"): ("algo.dense_layers=6", "algo=dense"),
+    ("algo=loki", "model=dummy"): ("models/fitted/dummy-toy/loki.safetensors", "models.fit"),
+    ("algo=double_sparsity", "algo.retrieve.label_channels=65"): ("label_channels=65", "64"),
+    ("algo=loki", "algo.retrieve.rotary=both"): ("algo.retrieve.rotary='both'", "post or pre"),
+    ("algo=seerattention_r", "algo.retrieve.weights=no/where"): ("weights='", "models.fit"),
+    ("algo=seerattention_r", "algo.retrieve.block_tokens=24"): ("24 tokens", "page_tokens=16"),
+    ("algo=seerattention_r", "algo/evict=streaming"): ("algo.evict moves", "algo/evict=none"),
+    ("algo=tidaldecode", "algo.retrieve.selecting_layers=[9]"): ("selecting_layers=[9]", "0 to 5"),
+    ("algo=tidaldecode", "algo.dense_layers=3"): ("layer 3 reads", "lower algo.dense_layers"),
     ("algo.retrieve._target_=os.system",): ("algo.retrieve._target_='os.system'", "sparse_algos"),
 }
 
