@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from backends.attention.base import Attended, AttentionKernel, SelectRule, StepInputs
-from backends.batch import Batch
+from backends.batch import Batch, Led
 from backends.summarise import Arrived, Summariser
 from backends.value_means import ValueMeans
 from memory_tiers.base import Layout, PageSelection, PartitionMapper
@@ -34,13 +34,6 @@ class _Step(NamedTuple):
     rule: SelectRule
     columns_R: Tensor | None
     num_partitions: int
-
-
-class _Led(NamedTuple):
-    """What the last leading layer of a step selected."""
-
-    batch: Batch
-    selection: Selection
 
 
 class Index:
@@ -73,7 +66,6 @@ class Index:
             and all(map(retrieve.leads, layers))
         )
         self._step: _Step | None = None
-        self._led: _Led | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -97,26 +89,20 @@ class Index:
         if self.retrieve.leads(layer):
             self._summariser.restart(layer, rows_R, key_RTD, live_RT)
 
-    def reads_all(self, layer: int) -> bool:
-        """Whether attention is dense on this layer, whatever is selected."""
-        return self.retrieve.leaders_read_all and self.retrieve.leads(layer)
-
-    def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected:
-        """What each query row reads."""
-        rows, table, scores_NGP = batch.query_rows(layer), self._memory.table, None
+    def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected | None:
+        """What each query row reads; None where it reads everything."""
+        scores_NGP = None
         if self.retrieve.leads(layer):
             scores_NGP = self._score(layer, batch, query_NGD)
             selection = self._choose(layer, batch, scores_NGP)
-            self._led = _Led(batch, selection)
-        else:
-            assert self._led is not None and self._led.batch is batch, "no layer has selected yet"
-            selection = self._led.selection
-        layout = Layout(
-            page_tokens=self._page_tokens,
-            partition_size=self.retrieve.partition_size,
-            dead_P=table.dead_P,
-        )
-        return Selected(selection, self._mapper.to_pages(selection, rows, layout), scores_NGP)
+            batch.led[:] = [Led(layer, selection, self._pages(layer, batch, selection))]
+        if self.retrieve.reads_all(layer):
+            return None
+        led = batch.led_to(layer)
+        pages = led.pages
+        if scores_NGP is None and self._memory.table.dead_P is not None:
+            pages = self._pages(layer, batch, led.partitions)
+        return Selected(led.partitions, pages, scores_NGP)
 
     def estimated(
         self,
@@ -193,6 +179,15 @@ class Index:
             group_reduce=retrieve.group_reduce,
         )
         return _Step(batch, rule, retrieve.columns(batch.visible), self._num_partitions(batch))
+
+    def _pages(self, layer: int, batch: Batch, selection: Selection) -> PageSelection:
+        """The pages that hold what was selected."""
+        layout = Layout(
+            page_tokens=self._page_tokens,
+            partition_size=self.retrieve.partition_size,
+            dead_P=self._memory.table.dead_P,
+        )
+        return self._mapper.to_pages(selection, batch.query_rows(layer), layout)
 
     def _num_partitions(self, batch: Batch) -> int:
         return -(-batch.longest // self.retrieve.partition_size)

@@ -99,7 +99,7 @@ class RowAttention:
     ) -> Attended:
         """Select, attend, and add what is estimated of the rest, one operation after the other."""
         selected = None if index is None else index.select(layer, batch, query_NGD)
-        if index is None or selected is None or index.reads_all(layer):
+        if index is None or selected is None:
             pages = batch.every_page(layer, self.rules.window_of(layer))
             self._record(layer, batch, None)
             self._count_read(batch, pages)

@@ -13,6 +13,7 @@ from harness.workload import Workload
 from memory_tiers.base import KVGeometry
 from sparse_algos.base import Algorithm
 from sparse_algos.evictor import Evictor
+from sparse_algos.retriever import Retriever
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,21 @@ def _check_layers(settings: Settings, algorithm: Algorithm, model: ModelInfo) ->
             f"to act on: model {model.name} has {model.num_layers} layers, "
             f"{len(model.windowed_layers)} of them windowed; lower it, or use algo=dense"
         )
+    if algorithm.retrieve is not None:
+        _check_leaders(settings, algorithm.retrieve, sorted(_served(algorithm, model)))
+
+
+def _check_leaders(settings: Settings, retrieve: Retriever, served: list[int]) -> None:
+    """Every layer that reads what another selects has such a layer before it."""
+    leading = False
+    for layer in served:
+        leading |= retrieve.leads(layer)
+        if not (leading or retrieve.reads_all(layer)):
+            raise ValueError(
+                f"algo={settings.algo.name}: layer {layer} reads what a layer before it selects, "
+                "and none that does is served by it; lower algo.dense_layers, or let other layers "
+                "select"
+            )
 
 
 def frames_by_tier(settings: Settings, geometry: KVGeometry, everything: int) -> dict[str, int]:

@@ -187,9 +187,8 @@ class Retriever(ABC):
         """Whether rows select on this layer; elsewhere they read what the last leader selected."""
         return True
 
-    @property
-    def leaders_read_all(self) -> bool:
-        """Whether layers that select for others are dense themselves."""
+    def reads_all(self, layer: int) -> bool:
+        """Whether attention is dense on this layer, whatever is selected there for others."""
         return False
 
     def most_partitions(self, num_tokens: int) -> int:

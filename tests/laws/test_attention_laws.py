@@ -148,13 +148,13 @@ def test_a_window_reads_no_page_that_it_cannot_see(algo, partition, length):
 def test_no_role_acts_on_dense_and_windowed_layers(algo, partition):
     settings = settings_of(algo, partition)
     algorithm = replace(algorithm_with(settings, TIGHT_BUDGET), dense_layers=1)
-    shape = SHAPES["a window on layer 1"]
+    shape = replace(SHAPES["a window on layer 1"], layers=4)
     system = converse(build_system(settings, shape, algorithm=algorithm))
     assert_layer_is_dense(system, 0)
     assert_layer_is_dense(system, 1)
     if not algorithm.is_dense:
         with pytest.raises(AssertionError):
-            assert_layer_is_dense(system, 2)
+            assert_layer_is_dense(system, 3)
 
 
 @pytest.mark.parametrize("retriever", ROOTED)
