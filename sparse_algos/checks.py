@@ -17,3 +17,9 @@ def check_count(key: str, value: object, *, least: int) -> None:
     """Refuse what is no whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{key}={value!r} must be a whole number of at least {least}")
+
+
+def check_share(key: str, value: object) -> None:
+    """Refuse what is no number between 0 and 1, both allowed."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{key}={value!r} is no share; give a number from 0 to 1")

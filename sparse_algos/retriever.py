@@ -103,8 +103,8 @@ class Retriever(ABC):
     `scoring_query` are the scores, which kernels then work out where it lies; None where scores are
     anything else, and `score` says what. takes_best: `select` is that of this class, which
     kernels may do by themselves. weighed: summaries that `select` looks at beside the scores.
-    estimates: `estimate` adds something to what was read. trained: what `weights` holds, None where
-    nothing is trained or calibrated. needs_positions: token t lies in slot t, which evictors undo.
+    trained: what `weights` holds, None where nothing is trained or calibrated. needs_positions:
+    token t lies in slot t, which evictors undo.
     """
 
     budget_tokens: int | float
@@ -118,7 +118,6 @@ class Retriever(ABC):
     scored: ClassVar[str | None] = None
     takes_best: ClassVar[bool] = True
     weighed: ClassVar[tuple[str, ...]] = ()
-    estimates: ClassVar[bool] = False
     needs_value_mean: ClassVar[bool] = False
     needs_positions: ClassVar[bool] = False
     trained: ClassVar[str | None] = None
@@ -164,6 +163,11 @@ class Retriever(ABC):
     @property
     def needs_queries(self) -> bool:
         """Whether `build` looks at queries, see Keys."""
+        return False
+
+    @property
+    def estimates(self) -> bool:
+        """Whether `estimate` adds something to what was read."""
         return False
 
     def fitted(self, model: ModelShape) -> "Retriever":

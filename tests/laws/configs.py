@@ -19,12 +19,17 @@ CONF = Path(__file__).parents[2] / "conf"
 PAGE_TOKENS = 16
 # Algorithms with other settings than their option has, for what only those can show. Under the
 # name of an option they stand in its place.
+SMALL_CLUSTERS = {
+    "sinks": 2,
+    "recents": 5,
+    "cluster_tokens": 4,
+    "rebuild_every": 8,
+    "segment_tokens": 50,
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "quest of 8": ("quest", {"block_tokens": 8}),
-    "retroinfer": (
-        "retroinfer",
-        {"sinks": 2, "recents": 5, "cluster_tokens": 4, "rebuild_every": 8, "segment_tokens": 50},
-    ),
+    "retroinfer": ("retroinfer", SMALL_CLUSTERS),
+    "retroinfer without estimates": ("retroinfer", SMALL_CLUSTERS | {"estimated_share": 0}),
     "quest of 32": ("quest", {"block_tokens": 32, "sinks": 0, "recents": 1}),
 }
 

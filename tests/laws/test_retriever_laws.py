@@ -10,7 +10,7 @@ from harness.build import build
 from harness.settings import Component
 from sparse_algos.retriever import Keys, Retriever, Summaries
 from sparse_algos.selection import Visible
-from tests.algorithms.inputs import keys_of, new_keys_of, queries_of, shape_of
+from tests.algorithms.inputs import junk, keys_of, new_keys_of, queries_of, shape_of
 from tests.laws.configs import RETRIEVERS, composed, fitted
 
 retrievers = pytest.mark.parametrize("name", RETRIEVERS)
@@ -58,10 +58,6 @@ def appended(retriever: Retriever, keys_RTD: Tensor, start: int) -> Summaries:
         for name, one in grown.items():
             kept[name][:, token // size] = one
     return kept
-
-
-def junk(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return torch.full(shape, torch.nan if dtype.is_floating_point else 77, dtype=dtype)
 
 
 def assert_appending_equals_rebuilding(retriever: Retriever, keys_RTD: Tensor, start: int) -> None:
