@@ -77,7 +77,8 @@ class Selection:
     valid_RC says which columns count, bool; None when all of them do; steady: where partitions do
     not cover every token; bias_RGC: float32, added to the logits of the tokens of a column for each
     query head, where partitions are tokens; estimated_RC: partitions that are not read but
-    estimated, -1 for none.
+    estimated, -1 for none; log_share_RG: float32, where the scores of a query head say how much of
+    its attention is on what is read, the logarithm of that share.
     """
 
     partitions_RC: Tensor
@@ -85,3 +86,4 @@ class Selection:
     steady: Steady | None = None
     bias_RGC: Tensor | None = None
     estimated_RC: Tensor | None = None
+    log_share_RG: Tensor | None = None
