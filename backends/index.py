@@ -99,7 +99,7 @@ class Index:
         rows, table, scores_NGP = batch.query_rows(layer), self._memory.table, None
         if self.retrieve.leads(layer):
             scores_NGP = self._score(layer, batch, query_NGD)
-            selection = self._choose(layer, batch, scores_NGP)
+            selection = self._select(layer, batch, scores_NGP)
             self._led = _Led(batch, selection)
         else:
             assert self._led is not None and self._led.batch is batch, "no layer has selected yet"
@@ -110,6 +110,10 @@ class Index:
             dead_P=table.dead_P,
         )
         return Selected(selection, self._mapper.to_pages(selection, rows, layout), scores_NGP)
+
+    def choose(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selection:
+        """The partitions that each query row reads on a layer that leads."""
+        return self._select(layer, batch, self._score(layer, batch, query_NGD))
 
     def estimated(
         self,
@@ -210,7 +214,7 @@ class Index:
             scores_RQP = self._kernel.score(query_RQE, pool_NCE, directory_RW, partitions)
         return scores_RQP.reshape(*query_NGD.shape[:2], -1)
 
-    def _choose(self, layer: int, batch: Batch, scores_NGP: Tensor) -> Selection:
+    def _select(self, layer: int, batch: Batch, scores_NGP: Tensor) -> Selection:
         rows, visible = batch.query_rows(layer), batch.visible
         alive = self._memory.table.alive(rows, self.retrieve.partition_size)
         if alive is not None:

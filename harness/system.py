@@ -10,6 +10,7 @@ from backends.attention.base import AttentionKernel
 from backends.cluster_index import ClusterIndex
 from backends.index import Index
 from backends.paged_attention import LayerRules, PagedAttention
+from backends.pruned_index import PrunedIndex
 from backends.scheduler import Schedule
 from backends.transformers.engine import TransformersBackend
 from backends.transformers.loading import (
@@ -29,14 +30,14 @@ from memory_tiers.page_table import PageTable
 from memory_tiers.sharing import Sharing
 from memory_tiers.summary_store import SummaryStore
 from sparse_algos.base import Algorithm
-from sparse_algos.selection import PartitionKind
+from sparse_algos.retriever import IndexKind
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ROOT / "models" / "bundled"
-INDEXES: dict[PartitionKind, type[Index]] = {
-    "token": Index,
-    "block": Index,
-    "cluster": ClusterIndex,
+INDEXES: dict[IndexKind, type[Index]] = {
+    "summaries": Index,
+    "clusters": ClusterIndex,
+    "pruned": PrunedIndex,
 }
 
 
@@ -144,4 +145,4 @@ def _index(
     num_rows = geometry.num_layers * memory.table.num_rows
     store = SummaryStore(spec, num_rows, partitions, geometry.device)
     mapper = build_mapper(settings, algorithm)
-    return INDEXES[algorithm.retrieve.kind](algorithm.retrieve, mapper, store, memory, kernel)
+    return INDEXES[algorithm.retrieve.index_kind](algorithm.retrieve, mapper, store, memory, kernel)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_count, check_share
-from sparse_algos.retriever import NOTHING, Keys, Retriever, Summaries
+from sparse_algos.retriever import NOTHING, IndexKind, Keys, Retriever, Summaries
 from sparse_algos.scores import reduce_group
 from sparse_algos.selection import PartitionKind, Selection, Steady, Visible
 
@@ -39,6 +39,7 @@ class ClusterRetriever(Retriever):
     estimated_share: float
 
     kind: ClassVar[PartitionKind] = "cluster"
+    index_kind: ClassVar[IndexKind] = "clusters"
     takes_best: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from sparse_algos.selection import PartitionKind, Selection, Visible
 
 Summaries = Mapping[str, Tensor]
 NOTHING: Summaries = {}
+# What keeps a retriever's summaries: see harness/system.py.
+IndexKind = Literal["summaries", "clusters", "pruned", "hashed"]
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Retriever(ABC):
     anything else, and `score` says what. takes_best: `select` is that of this class, which
     kernels may do by themselves. weighed: summaries that `select` looks at beside the scores.
     trained: what `weights` holds, None where nothing is trained or calibrated. needs_positions:
-    token t lies in slot t, which evictors undo.
+    token t lies in slot t, which evictors undo. index_kind: when summaries are formed, and of what.
     """
 
     budget_tokens: int | float
@@ -115,6 +117,7 @@ class Retriever(ABC):
     _tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     kind: ClassVar[PartitionKind]
+    index_kind: ClassVar[IndexKind] = "summaries"
     scored: ClassVar[str | None] = None
     takes_best: ClassVar[bool] = True
     weighed: ClassVar[tuple[str, ...]] = ()
@@ -168,6 +171,11 @@ class Retriever(ABC):
     @property
     def estimates(self) -> bool:
         """Whether `estimate` adds something to what was read."""
+        return False
+
+    @property
+    def prunes(self) -> bool:
+        """Whether a row may read less than its budget and its context both allow."""
         return False
 
     def fitted(self, model: ModelShape) -> "Retriever":

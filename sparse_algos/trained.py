@@ -42,9 +42,9 @@ class TrainedRetriever(Retriever):
             found = load_file(path)
         except (OSError, SafetensorError) as error:
             raise ValueError(
-                f"algo.retrieve.weights={str(path)!r}: the {self.trained} of model {model.name} cannot "
-                f"be read there ({type(error).__name__}); make the file with `{self.made_by}`, or "
-                "name another"
+                f"algo.retrieve.weights={str(path)!r}: the {self.trained} of model {model.name} "
+                f"cannot be read there ({type(error).__name__}); make the file with "
+                f"`{self.made_by}`, or name another"
             ) from None
         return self.with_tensors(found, model)
 

@@ -54,6 +54,12 @@ EXACT = [
     for name in ALGORITHMS
     if name not in RETRIEVING or not algorithm_with(settings_of(name), None).retrieve.estimates
 ]
+# Retrievers that read all that their budget allows.
+GREEDY = [
+    name
+    for name in ALGORITHMS
+    if name not in RETRIEVING or not algorithm_with(settings_of(name), None).retrieve.prunes
+]
 # An evictor's budget is a count of tokens, a retriever's may be a share.
 BUDGETED = [
     (algo, partition, budget)
@@ -88,7 +94,7 @@ def test_every_option_can_be_placed():
     assert {algo for algo, _ in PLACEMENTS} == set(ALGORITHMS)
 
 
-@placements
+@pytest.mark.parametrize(("algo", "partition"), [each for each in PLACEMENTS if each[0] in GREEDY])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_a_full_budget_is_dense_attention(algo, partition, shape):
     assert_full_budget_is_dense(
