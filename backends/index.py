@@ -7,6 +7,7 @@ from torch import Tensor
 
 from backends.attention.base import Attended, AttentionKernel, SelectRule, StepInputs
 from backends.batch import Batch
+from backends.drawn import Drawn
 from backends.summarise import Arrived, Summariser
 from backends.value_means import ValueMeans
 from memory_tiers.base import Layout, PageSelection, PartitionMapper
@@ -114,6 +115,12 @@ class Index:
     def choose(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selection:
         """The partitions that each query row reads on a layer that leads."""
         return self._select(layer, batch, self._score(layer, batch, query_NGD))
+
+    def drawn(
+        self, layer: int, batch: Batch, query_NGD: Tensor, selected: Selected
+    ) -> Drawn | None:
+        """How to correct the logits of what was selected; None where they stay as they are."""
+        return None
 
     def estimated(
         self,

@@ -8,6 +8,7 @@ import torch
 
 from backends.attention.base import AttentionKernel
 from backends.cluster_index import ClusterIndex
+from backends.hashed_index import HashedIndex
 from backends.index import Index
 from backends.paged_attention import LayerRules, PagedAttention
 from backends.pruned_index import PrunedIndex
@@ -38,6 +39,7 @@ INDEXES: dict[IndexKind, type[Index]] = {
     "summaries": Index,
     "clusters": ClusterIndex,
     "pruned": PrunedIndex,
+    "hashed": HashedIndex,
 }
 
 

@@ -105,6 +105,7 @@ class Retriever(ABC):
     `scoring_query` are the scores, which kernels then work out where it lies; None where scores are
     anything else, and `score` says what. takes_best: `select` is that of this class, which
     kernels may do by themselves. weighed: summaries that `select` looks at beside the scores.
+    corrects: logits of what is read are changed, as a selection's bias and draws say.
     trained: what `weights` holds, None where nothing is trained or calibrated. needs_positions:
     token t lies in slot t, which evictors undo. index_kind: when summaries are formed, and of what.
     """
@@ -121,6 +122,7 @@ class Retriever(ABC):
     scored: ClassVar[str | None] = None
     takes_best: ClassVar[bool] = True
     weighed: ClassVar[tuple[str, ...]] = ()
+    corrects: ClassVar[bool] = False
     needs_value_mean: ClassVar[bool] = False
     needs_positions: ClassVar[bool] = False
     trained: ClassVar[str | None] = None

@@ -53,6 +53,8 @@ class Cpu(Reference):
         self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
     ) -> Attended:
         """See AttentionKernel. The pool is contiguous; the result is the same for any threads."""
+        if selection.bias_GV is not None:
+            return super().decode(query_RGD, pool_FPSD, selection, scale)
         num_rows, group_size, head_dim = query_RGD.shape
         num_frames, _, page_size, _ = pool_FPSD.shape
         assert query_RGD.dtype == pool_FPSD.dtype and pool_FPSD.is_contiguous()

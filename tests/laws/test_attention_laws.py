@@ -48,12 +48,15 @@ CLUSTERING = [
     for name in RETRIEVING
     if algorithm_with(settings_of(name), None).retrieve.kind == "cluster"
 ]
-# Retrievers whose answers are attention over what was read, and nothing else.
-EXACT = [
-    name
-    for name in ALGORITHMS
-    if name not in RETRIEVING or not algorithm_with(settings_of(name), None).retrieve.estimates
-]
+
+
+def is_exact(name: str) -> bool:
+    """Whether answers are attention over what was read, and nothing else."""
+    retrieve = algorithm_with(settings_of(name), None).retrieve
+    return retrieve is None or not (retrieve.estimates or retrieve.corrects)
+
+
+EXACT = [name for name in ALGORITHMS if is_exact(name)]
 # Retrievers that read all that their budget allows.
 GREEDY = [
     name
