@@ -35,4 +35,5 @@ def unpacked(summaries: Summaries) -> Tensor:
 
 def products(summaries: Summaries, query_RQD: Tensor) -> Tensor:
     """Dot products of queries with rounded keys [R, P, ...], float32 [R, Q, P]."""
-    return query_RQD.float() @ unpacked(summaries).mT
+    # Keys first: torch multiplies several times faster than in the other order.
+    return (unpacked(summaries) @ query_RQD.float().mT).mT

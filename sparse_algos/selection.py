@@ -79,9 +79,9 @@ class Selection:
     valid_RC says which columns count, bool; None when all of them do; steady: where partitions do
     not cover every token; bias_RGC: float32, where partitions are tokens, added to the logits of a
     column for each query head; estimated_RC: partitions that are not read but estimated, -1 for
-    none; log_share_RG: float32, the logarithm of the share of a query head's attention that, by its
-    scores, is on what is read; drawn_RGC: bool, tokens that a query head has drawn at random, whose
-    logits are corrected by how likely that was.
+    none; share_RG: float32, the share of a query head's attention that, by its scores, is on what
+    is read; drawn_RGC: bool, tokens that a query head has drawn at random, whose logits are
+    corrected by how likely that was.
     """
 
     partitions_RC: Tensor
@@ -89,5 +89,5 @@ class Selection:
     steady: Steady | None = None
     bias_RGC: Tensor | None = None
     estimated_RC: Tensor | None = None
-    log_share_RG: Tensor | None = None
+    share_RG: Tensor | None = None
     drawn_RGC: Tensor | None = None

@@ -30,8 +30,8 @@ from sparse_algos.selection import PartitionKind, Selection, Visible
 
 # Projections held at one time, so that a long context needs little memory.
 BLOCK_ELEMENTS = 1 << 24
-# Beyond any number of collisions: what is always read comes first, the newest of it before older.
-ALWAYS = 1 << 20
+# Ranks of tokens: collisions first, then places, and beyond both what is always read.
+MOST_TOKENS, ALWAYS = 1 << 32, 1 << 60
 LEAST_WEIGHT = 1e-4
 # What the formula of the paper is about.
 LEAST_COLLISIONS = 2
@@ -126,12 +126,12 @@ class MagicPig(Retriever):
         missing = visible.longest - scores_RGP.shape[2]
         scores_RGP = torch.nn.functional.pad(scores_RGP, (0, missing))
         drawn_RGP = (scores_RGP >= LEAST_COLLISIONS) & ~always_RP.unsqueeze(1)
-        worth_RP = (scores_RGP * drawn_RGP).sum(dim=1)
+        worth_RP = (scores_RGP * drawn_RGP).sum(dim=1).long()
         best = self._ranked(worth_RP, always_RP, visible).topk(
             min(self.most_tokens(visible.longest), visible.longest), dim=1
         )
         nth_C = torch.arange(best.indices.shape[1], device=worth_RP.device)
-        valid_RC = (best.values > -torch.inf) & (nth_C < allowed_R1)
+        valid_RC = (best.values >= 0) & (nth_C < allowed_R1)
         chosen = ascending(best.indices, valid_RC, visible.longest)
         at_RC = chosen.partitions_RC.clamp(max=visible.longest - 1)
         drawn_RGC = drawn_RGP.gather(2, at_RC.unsqueeze(1).expand(-1, drawn_RGP.shape[1], -1))
@@ -150,12 +150,17 @@ class MagicPig(Retriever):
         return (masks.forced_RP | newer_RP | fits_R1) & ~masks.absent_RP
 
     def _ranked(self, worth_RP: Tensor, always_RP: Tensor, visible: Visible) -> Tensor:
-        """What to read first: sinks, then the newest of what is always read, then what is drawn."""
+        """What to read first, int64, no two alike; below 0 what is not to be read.
+
+        Sinks, then the newest of what is always read, then what is drawn, equal ones from the first
+        token on.
+        """
         token_P = torch.arange(visible.longest, device=worth_RP.device)
         masks = visible.masks(visible.longest, 1, self.sinks, self.recents)
-        worth_RP = worth_RP.masked_fill((worth_RP == 0) | masks.absent_RP, -torch.inf)
-        worth_RP = torch.where(always_RP, (token_P + ALWAYS).float(), worth_RP)
-        return worth_RP.masked_fill(always_RP & (token_P < self.sinks), torch.inf)
+        rank_RP = ((worth_RP + 1) * MOST_TOKENS - token_P).masked_fill(worth_RP == 0, -1)
+        rank_RP = rank_RP.masked_fill(masks.absent_RP, -1)
+        rank_RP = torch.where(always_RP, token_P + ALWAYS, rank_RP)
+        return torch.where(always_RP & (token_P < self.sinks), 2 * ALWAYS - token_P, rank_RP)
 
     def sampling_bias(self, cosine: Tensor) -> Tensor:
         """What a logit takes that was drawn at this cosine of query and key: -ln of how often."""

@@ -150,6 +150,26 @@ def nucleus(weight_RGC: Tensor, share: float) -> Tensor:
     """The fewest of the largest weights whose sum is at least the share, bool; all for 1."""
     if share >= 1:
         return torch.ones_like(weight_RGC, dtype=torch.bool)
-    ranked_RGC, order_RGC = weight_RGC.sort(dim=2, descending=True, stable=True)
-    before_RGC = ranked_RGC.cumsum(dim=2) - ranked_RGC
-    return torch.zeros_like(before_RGC, dtype=torch.bool).scatter_(2, order_RGC, before_RGC < share)
+    least_RG1 = _threshold(weight_RGC, share)
+    above_RGC, level_RGC = weight_RGC > least_RG1, weight_RGC == least_RG1
+    missing_RG1 = share - (weight_RGC * above_RGC).sum(dim=2, keepdim=True)
+    nth_RGC = level_RGC.cumsum(dim=2, dtype=torch.int32)
+    # Of those at the threshold, the first that make up what is missing.
+    return above_RGC | (level_RGC & ((nth_RGC - 1) * least_RG1 < missing_RG1))
+
+
+def _threshold(weight_RGC: Tensor, share: float) -> Tensor:
+    """The largest weight such that all that are no smaller hold the share, float32 [R, G, 1].
+
+    By bisection of the floats, whose bits have their order; sorting takes many times longer.
+    """
+    bits_RGC = weight_RGC.contiguous().view(torch.int32)
+    low_RG1 = torch.zeros_like(bits_RGC[..., :1])
+    high_RG1 = bits_RGC.amax(dim=2, keepdim=True) + 1
+    for _ in range(31):
+        middle_RG1 = low_RG1 + (high_RG1 - low_RG1) // 2
+        held_RG1 = (weight_RGC * (bits_RGC >= middle_RG1)).sum(dim=2, keepdim=True)
+        enough_RG1 = held_RG1 >= share
+        low_RG1 = torch.where(enough_RG1, middle_RG1, low_RG1)
+        high_RG1 = torch.where(enough_RG1, high_RG1, middle_RG1)
+    return low_RG1.view(torch.float32)

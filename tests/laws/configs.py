@@ -26,13 +26,21 @@ SMALL_CLUSTERS = {
     "rebuild_every": 8,
     "segment_tokens": 50,
 }
+SMALL_BLOCKS = {
+    "_target_": "sparse_algos.retrieve.quest.Quest",
+    "budget_tokens": 64,
+    "sinks": 4,
+    "recents": 16,
+    "group_reduce": "max",
+    "block_tokens": 4,
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "quest of 8": ("quest", {"block_tokens": 8}),
     "retroinfer": ("retroinfer", SMALL_CLUSTERS),
     "retroinfer without estimates": ("retroinfer", SMALL_CLUSTERS | {"estimated_share": 0}),
     "magicpig": ("magicpig", {"sinks": 2, "recents": 5, "rebuild_every": 8, "bits": 3}),
-    "twilight": ("twilight", {"top_p": 0.99}),
-    "twilight of all weight": ("twilight", {"top_p": 1.0}),
+    "twilight": ("twilight", {"base": SMALL_BLOCKS, "top_p": 0.99}),
+    "twilight of all weight": ("twilight", {"base": SMALL_BLOCKS, "top_p": 1.0}),
     "quest of 32": ("quest", {"block_tokens": 32, "sinks": 0, "recents": 1}),
 }
 
