@@ -5,6 +5,7 @@ from torch import Tensor
 
 from backends.attention.base import AttentionKernel, StepInputs
 from backends.batch import Batch
+from backends.collisions import collisions
 from backends.drawn import Drawn, drawn_of
 from backends.index import Index, Selected
 from backends.stored_keys import stored_keys
@@ -56,7 +57,7 @@ class HashedIndex(Index):
         """See Index."""
         rows, heads = batch.query_rows(layer), self._memory.geometry.num_kv_heads
         covered = [self._covered.get((layer, slot), 0) for slot in batch.slots]
-        scores_NGP = self._scores_of(layer, batch, query_NGD, max(covered))
+        scores_NGP = self._counted(layer, batch, query_NGD, max(covered))
         covered_B = torch.tensor(covered, device=rows.num_tokens_R.device)
         visible = Visible(
             rows.num_tokens_R,
@@ -102,6 +103,16 @@ class HashedIndex(Index):
     ) -> StepInputs | None:
         """No kernel draws by itself."""
         return None
+
+    def _counted(self, layer: int, batch: Batch, query_NGD: Tensor, num_tokens: int) -> Tensor:
+        """Collisions of each row's hashed tokens, float32 [N, G, P]."""
+        queries = self._queries(layer, batch, query_NGD, num_tokens)
+        segments = self.store.segments("code", batch.index_rows(layer), num_tokens)
+        query_RQL = self._hashes.codes(queries.query_RQD.float())
+        count_RQP = collisions(query_RQL, segments, num_tokens)
+        if count_RQP is None:
+            return self._scores_of(layer, batch, query_NGD, num_tokens)
+        return count_RQP.view(*query_NGD.shape[:2], -1)
 
     def _hash(self, layer: int, slot: int, due: range) -> None:
         table = self._memory.table

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from backends.collisions import collisions, compiled_collisions
+from memory_tiers.summary_store import Segments
 from sparse_algos.retrieve.magicpig import MagicPig
 from tests.algorithms.inputs import queries_of
 from tests.laws.configs import settings_of
@@ -143,6 +145,23 @@ def test_collisions_are_those_of_plain_signs(seed, bits):
         expected = sum(bool((signs_RPLK[r, p, t] == signs_RQLK[r, q, t]).all()) for t in range(5))
         assert count_RQP[r, q, p] == expected
     torch.testing.assert_close(summaries["norm"].double().squeeze(2), centred_RTD.norm(dim=2))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
+@pytest.mark.parametrize("tables", [1, 31, 64, 75, 150])
+@pytest.mark.parametrize("num_tokens", [1, 64, 150])
+def test_the_compiled_count_is_the_plain_one(dtype, tables, num_tokens):
+    if compiled_collisions() is None:
+        pytest.skip("no compiler")
+    generator = torch.Generator().manual_seed(tables)
+    pool_NCL = torch.randint(0, 3, (7, 64, tables), generator=generator).to(dtype)
+    query_RQL = torch.randint(0, 3, (2, 3, tables), generator=generator).to(dtype)
+    directory_RW = torch.tensor([[5, 0, 2], [6, -1, 3]])
+    count_RQP = collisions(query_RQL, Segments(pool_NCL, directory_RW), num_tokens)
+    codes_RPL = pool_NCL[directory_RW].flatten(1, 2)[:, :num_tokens]
+    expected_RQP = (codes_RPL.unsqueeze(1) == query_RQL.unsqueeze(2)).sum(3).float()
+    expected_RQP[1, :, 64:128] = 0
+    assert torch.equal(count_RQP, expected_RQP)
 
 
 def test_the_weight_is_how_often_two_tables_or_more_agree():
