@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,7 +10,15 @@ from torch import Tensor
 from memory_tiers.base import PageSelection, Rows
 from memory_tiers.page_table import PageTable
 from memory_tiers.partition.every_page import every_page
-from sparse_algos.selection import Visible
+from sparse_algos.selection import Selection, Visible
+
+
+class Led(NamedTuple):
+    """What a layer selected for others; pages are those of this layer."""
+
+    layer: int
+    partitions: Selection
+    pages: PageSelection
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,8 @@ class Batch:
     """Sequences that each append `new` tokens: decode rows (new = 1) or a chunk of one sequence.
 
     slots: sequence slots; stored: tokens that each of them held before; ends_context: whether the
-    chunk is the last one before the question, or before the answer; in_use: see `in_slots`.
+    chunk is the last one before the question, or before the answer; in_use: see `in_slots`; led:
+    what the last layer that selects for others selected, if one did.
     """
 
     table: PageTable
@@ -39,6 +49,7 @@ class Batch:
     new: int
     ends_context: bool = False
     in_use: SlotsInUse | None = None
+    led: list[Led] = field(default_factory=list, repr=False)
     _dense: dict[int | None, PageSelection] = field(default_factory=dict, repr=False)
 
     def in_slots(self, most: tuple[int, ...], in_use: SlotsInUse) -> "Batch":
@@ -128,6 +139,15 @@ class Batch:
         pages = self._dense[window]
         moved_N = pages.pages_N + self._offset(layer)
         return PageSelection(pages.indptr_R1, moved_N, pages.live_N, pages.wanted)
+
+    def led_to(self, layer: int) -> Led:
+        """What the last leader selected, as a layer behind it reads it; nothing was evicted."""
+        assert self.led, "no layer has selected yet"
+        led = self.led[-1]
+        if led.layer == layer:
+            return led
+        moved_N = led.pages.pages_N + self._offset(layer) - self._offset(led.layer)
+        return Led(layer, led.partitions, replace(led.pages, pages_N=moved_N))
 
     @cached_property
     def slots_context(self) -> int:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from backends.attention.base import Attended, AttentionKernel, SelectRule, StepInputs
-from backends.batch import Batch
+from backends.batch import Batch, Led
+from backends.drawn import Drawn
 from backends.summarise import Arrived, Summariser
 from backends.value_means import ValueMeans
 from memory_tiers.base import Layout, PageSelection, PartitionMapper
@@ -34,13 +35,6 @@ class _Step(NamedTuple):
     rule: SelectRule
     columns_R: Tensor | None
     num_partitions: int
-
-
-class _Led(NamedTuple):
-    """What the last leading layer of a step selected."""
-
-    batch: Batch
-    selection: Selection
 
 
 class Index:
@@ -73,7 +67,6 @@ class Index:
             and all(map(retrieve.leads, layers))
         )
         self._step: _Step | None = None
-        self._led: _Led | None = None
 
     @property
     def peak_bytes(self) -> int:
@@ -97,26 +90,30 @@ class Index:
         if self.retrieve.leads(layer):
             self._summariser.restart(layer, rows_R, key_RTD, live_RT)
 
-    def reads_all(self, layer: int) -> bool:
-        """Whether attention is dense on this layer, whatever is selected."""
-        return self.retrieve.leaders_read_all and self.retrieve.leads(layer)
-
-    def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected:
-        """What each query row reads."""
-        rows, table, scores_NGP = batch.query_rows(layer), self._memory.table, None
+    def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected | None:
+        """What each query row reads; None where it reads everything."""
+        scores_NGP = None
         if self.retrieve.leads(layer):
             scores_NGP = self._score(layer, batch, query_NGD)
-            selection = self._choose(layer, batch, scores_NGP)
-            self._led = _Led(batch, selection)
-        else:
-            assert self._led is not None and self._led.batch is batch, "no layer has selected yet"
-            selection = self._led.selection
-        layout = Layout(
-            page_tokens=self._page_tokens,
-            partition_size=self.retrieve.partition_size,
-            dead_P=table.dead_P,
-        )
-        return Selected(selection, self._mapper.to_pages(selection, rows, layout), scores_NGP)
+            selection = self._select(layer, batch, scores_NGP)
+            batch.led[:] = [Led(layer, selection, self._pages(layer, batch, selection))]
+        if self.retrieve.reads_all(layer):
+            return None
+        led = batch.led_to(layer)
+        pages = led.pages
+        if scores_NGP is None and self._memory.table.dead_P is not None:
+            pages = self._pages(layer, batch, led.partitions)
+        return Selected(led.partitions, pages, scores_NGP)
+
+    def choose(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selection:
+        """The partitions that each query row reads on a layer that leads."""
+        return self._select(layer, batch, self._score(layer, batch, query_NGD))
+
+    def drawn(
+        self, layer: int, batch: Batch, query_NGD: Tensor, selected: Selected
+    ) -> Drawn | None:
+        """How to correct the logits of what was selected; None where they stay as they are."""
+        return None
 
     def estimated(
         self,
@@ -194,6 +191,15 @@ class Index:
         )
         return _Step(batch, rule, retrieve.columns(batch.visible), self._num_partitions(batch))
 
+    def _pages(self, layer: int, batch: Batch, selection: Selection) -> PageSelection:
+        """The pages that hold what was selected."""
+        layout = Layout(
+            page_tokens=self._page_tokens,
+            partition_size=self.retrieve.partition_size,
+            dead_P=self._memory.table.dead_P,
+        )
+        return self._mapper.to_pages(selection, batch.query_rows(layer), layout)
+
     def _num_partitions(self, batch: Batch) -> int:
         return -(-batch.longest // self.retrieve.partition_size)
 
@@ -217,7 +223,7 @@ class Index:
             scores_RQP = self._kernel.score(query_RQE, pool_NCE, directory_RW, partitions)
         return scores_RQP.reshape(*query_NGD.shape[:2], -1)
 
-    def _choose(self, layer: int, batch: Batch, scores_NGP: Tensor) -> Selection:
+    def _select(self, layer: int, batch: Batch, scores_NGP: Tensor) -> Selection:
         rows, visible = batch.query_rows(layer), batch.visible
         alive = self._memory.table.alive(rows, self.retrieve.partition_size)
         if alive is not None:

@@ -89,7 +89,7 @@ def received_in_rows(
     first = 0 if window is None else max(0, batch.new - window)
     for start, stop in memory.waves(len(pages.pages_N)):
         query_n, page_n = at_N[start:stop], pages.pages_N[start:stop]
-        memory.fetch(page_n.unique() if batch.new > 1 else page_n)
+        memory.bring(page_n.unique() if batch.new > 1 else page_n)
         key_nSD = memory.pool_FPSD[memory.frames(page_n), 0].float()
         logits_nSG = key_nSD @ queries.query_NGD[query_n].float().mT * queries.scale
         share_nSG = (logits_nSG - queries.lse_NG[query_n].unsqueeze(1)).exp()
@@ -110,7 +110,7 @@ def _parts(memory: CacheManager, layer: int, batch: Batch, own_KTD: Tensor) -> I
     for start in range(0, last, step):
         stop = min(start + step, last)
         pages_KP = batch.pages(layer, start, stop)
-        frames_KP = memory.fetch(pages_KP.flatten()).frames_N.view(pages_KP.shape)
+        frames_KP = memory.bring(pages_KP.flatten()).frames_N.view(pages_KP.shape)
         key_KTD = memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
         yield _Part(start * size, key_KTD[:, : before - start * size].float())
     yield _Part(before, own_KTD)

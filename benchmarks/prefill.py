@@ -192,7 +192,8 @@ def main() -> None:
             {name: timed(arm) for name, arm in arms.items()}, arguments.rounds
         )
         show(setting, rows[setting], facts[setting], console)
-    save(arguments.out, TITLE, rows, arms=facts, patterns={k: repr(v) for k, v in PATTERNS.items()})
+    settings = {name: repr(pattern) for name, pattern in PATTERNS.items()}
+    save(arguments.out, TITLE, rows, clock="CPU time", arms=facts, patterns=settings)
 
 
 if __name__ == "__main__":

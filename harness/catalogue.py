@@ -17,7 +17,7 @@ from sparse_algos.pattern import PrefillPattern
 from sparse_algos.retriever import Retriever
 
 # The shape that bytes are told for: a token takes 512 bytes of KV in each kv head.
-HEAD_DIM, DTYPE = 128, torch.bfloat16
+HEAD_DIM, KV_HEADS, DTYPE = 128, 8, torch.bfloat16
 TITLES = ("algorithm", "role", "idea", "unit", "trained", "bytes", "default", "source")
 NONE = "-"
 DENSE = ("`dense`", NONE, "every token is read", *(NONE,) * 4, "the baseline of each run")
@@ -41,9 +41,9 @@ def markdown() -> str:
     lines = [TITLES, ("---",) * len(TITLES), *rows()]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return (
-        f"{table}\n\n*bytes*: kept beside KV per token and kv head, at {HEAD_DIM} dimensions in "
-        f"bf16, where KV itself takes {2 * HEAD_DIM * DTYPE.itemsize}; *default*: of the option's "
-        "YAML, whose comments tell the paper's.\n"
+        f"{table}\n\n*bytes*: kept beside KV per token and kv head, at {KV_HEADS} kv heads x "
+        f"{HEAD_DIM} in bf16, where KV itself takes {2 * HEAD_DIM * DTYPE.itemsize}; *default*: of "
+        "the option's YAML, whose comments tell the paper's.\n"
     )
 
 
@@ -74,12 +74,13 @@ def role_row(name: str, role: str, content: Mapping[str, Any]) -> tuple[str, ...
     return (f"`{name}`", role, idea, *what, ", ".join(sources) or NONE)
 
 
-def of_retriever(retrieve: Retriever) -> Facts:
+def of_retriever(retrieve: Retriever, num_kv_heads: int = KV_HEADS) -> Facts:
     """Summaries are kept per partition."""
     spec = retrieve.summary_spec(HEAD_DIM, DTYPE).values()
     size = retrieve.typical_partition
     unit = f"{retrieve.kind}s" if retrieve.kind == "token" else f"{retrieve.kind}s of {size}"
     kept = sum(prod(one.shape) * one.dtype.itemsize for one in spec) / size
+    kept += retrieve.other_bytes(num_kv_heads, DTYPE)
     return Facts(unit, retrieve.trained or NONE, kept, budget(retrieve.budget_tokens))
 
 

@@ -6,7 +6,11 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.settings import Settings, validated
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
@@ -21,6 +25,14 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def settings_from(overrides: Sequence[str]) -> Settings:
+    """What `harness/run.py` would run with these words; raises ValueError of one line."""
+    try:
+        return validated(composed(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(str(error).splitlines()[0]) from None
 
 
 def options(group: str) -> list[str]:

@@ -13,6 +13,7 @@ from harness.workload import Workload
 from memory_tiers.base import KVGeometry
 from sparse_algos.base import Algorithm
 from sparse_algos.evictor import Evictor
+from sparse_algos.retriever import Retriever
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def preflight(
     longest, rest = workload.most_tokens, workload.longest_rest
     plan = plan_for(settings, algorithm, model, longest, device, rest_tokens=rest)
     _check_tiers(settings, plan, num_arms=1 if algorithm.is_dense else 2)
+    if algorithm.evict is not None:
+        _check_baseline(settings, plan)
     return plan
 
 
@@ -172,6 +175,21 @@ def _check_layers(settings: Settings, algorithm: Algorithm, model: ModelInfo) ->
             f"to act on: model {model.name} has {model.num_layers} layers, "
             f"{len(model.windowed_layers)} of them windowed; lower it, or use algo=dense"
         )
+    if algorithm.retrieve is not None:
+        _check_leaders(settings, algorithm.retrieve, sorted(_served(algorithm, model)))
+
+
+def _check_leaders(settings: Settings, retrieve: Retriever, served: list[int]) -> None:
+    """Every layer that reads what another selects has such a layer before it."""
+    leading = False
+    for layer in served:
+        leading |= retrieve.leads(layer)
+        if not (leading or retrieve.reads_all(layer)):
+            raise ValueError(
+                f"algo={settings.algo.name}: layer {layer} reads what a layer before it selects, "
+                "and none that does is served by it; lower algo.dense_layers, or let other layers "
+                "select"
+            )
 
 
 def frames_by_tier(settings: Settings, geometry: KVGeometry, everything: int) -> dict[str, int]:
@@ -231,6 +249,19 @@ def _check_last_tier(settings: Settings, plan: Plan) -> None:
             f"tier.{last}.size={_shown(settings, last)} holds {plan.frames[last]} pages, "
             f"a request of {plan.max_tokens} tokens takes {needed}; raise it to {size},{lower} or "
             "lower task.length"
+        )
+
+
+def _check_baseline(settings: Settings, plan: Plan) -> None:
+    """Dense attention, which every run compares with, keeps what an evictor drops."""
+    last, geometry = settings.tier.levels[-1], plan.geometry
+    needed = geometry.num_layers * geometry.num_kv_heads * plan.row_pages
+    if plan.frames[last] < needed:
+        size = format_size(needed * geometry.page_bytes)
+        raise ValueError(
+            f"tier.{last}.size={_shown(settings, last)} holds {plan.frames[last]} pages, which is "
+            f"enough for algo.evict, but the dense baseline of the run takes {needed}; raise it to "
+            f"{size}, or use tier=hbm+cpu with a small tier.hbm.size"
         )
 
 

@@ -26,7 +26,13 @@ def run_probe(
 ) -> Probed:
     """Serve requests again, the probe installed; what the arm counts meanwhile is forgotten."""
     attention, counters = arm.attention, arm.counters
-    probe = Probe(attention.memory.table, attention.kernel, settings.every)
+    retrieve = attention.algorithm.retrieve
+    probe = Probe(
+        attention.memory.table,
+        attention.kernel,
+        settings.every,
+        rebuilt=retrieve is not None and retrieve.rebuilds_keys,
+    )
     items = spread(workload.items, settings.requests)
     answers = {one.uid: one.answer for one in measured.outcomes}
     differing = []

@@ -56,6 +56,9 @@ def _notes(settings: Settings, info: ModelInfo) -> list[str]:
     notes = []
     if "hbm" in settings.tier.levels and not torch.cuda.is_available():
         notes.append("no accelerator: the hbm tier is an arena of host memory, its copies are real")
+    if (pattern := settings.algo.prefill) is not None:
+        knobs = ", ".join(f"{name} {value}" for name, value in pattern.arguments.items())
+        notes.append(f"prompts are computed by {pattern.target.rpartition('.')[2]}: {knobs}")
     if settings.trace.record:
         notes.append("selections were recorded for a trace: the speeds include that")
     if info.windowed_layers:

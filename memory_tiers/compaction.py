@@ -48,7 +48,7 @@ def _read(memory: CacheManager, pages_N: Tensor, slots_N: Tensor) -> tuple[Tenso
     parts = []
     for part in _parts(memory, pages_N):
         wanted_P, at_N = pages_N[part].unique(return_inverse=True)
-        frames_N = memory.fetch(wanted_P).frames_N[at_N]
+        frames_N = memory.bring(wanted_P).frames_N[at_N]
         parts.append(memory.pool_FPSD[frames_N, :, slots_N[part]])
     both_NPD = torch.cat(parts)
     return both_NPD[:, 0], both_NPD[:, 1]

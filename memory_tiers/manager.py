@@ -134,6 +134,10 @@ class CacheManager:
         self._count(wanted_N, wanted_N.numel() - plan.loads_N.numel(), mandatory=mandatory)
         return self.execute(plan)
 
+    def bring(self, wanted_N: Tensor) -> ReadyPages:
+        """Have pages in the fast tier that attention did not ask for: no hit, and no miss."""
+        return self.execute(self.plan(wanted_N))
+
     def hit(self, pages_N: Tensor, frames_N: Tensor) -> None:
         """A decode step read these pages, all of which were in their fast frames."""
         self._hierarchy.mover.settle()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparse_algos.checks import check_count
 from sparse_algos.model_shape import ModelShape, Rotary
-from sparse_algos.retriever import Retriever
+from sparse_algos.retriever import IndexKind, Retriever
 
 
 class Factors(NamedTuple):
@@ -31,6 +31,7 @@ class LowRankRetriever(Retriever):
 
     needs_positions: ClassVar[bool] = True
     rebuilds_keys: ClassVar[bool] = True
+    index_kind: ClassVar[IndexKind] = "rebuilt"
 
     def __post_init__(self) -> None:
         """See Retriever."""
@@ -52,6 +53,10 @@ class LowRankRetriever(Retriever):
         """How the model rotates keys."""
         assert self._rotary is not None, "the retriever is `fitted` to its model before use"
         return self._rotary
+
+    def other_bytes(self, num_kv_heads: int, dtype: torch.dtype) -> float:
+        """See Retriever: all kv heads share the coordinates of a token."""
+        return self.rank * dtype.itemsize / num_kv_heads
 
     @abstractmethod
     def rebuilds(self, summaries_RP: Tensor, num_tokens: int) -> Tensor:

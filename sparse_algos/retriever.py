@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from sparse_algos.selection import PartitionKind, Selection, Visible
 
 Summaries = Mapping[str, Tensor]
 NOTHING: Summaries = {}
+# What keeps a retriever's summaries: see harness/system.py.
+IndexKind = Literal["summaries", "clusters", "pruned", "hashed", "rebuilt"]
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,12 @@ class Retriever(ABC):
     `scoring_query` are the scores, which kernels then work out where it lies; None where scores are
     anything else, and `score` says what. takes_best: `select` is that of this class, which
     kernels may do by themselves. weighed: summaries that `select` looks at beside the scores.
-    estimates: `estimate` adds something to what was read. trained: what `weights` holds, None where
-    nothing is trained or calibrated. needs_positions: token t lies in slot t, which evictors undo.
-    bound: it is there to be compared with, above or below all that can be served. rebuilds_keys:
-    keys are replaced by what it rebuilds them from, once the context is complete.
+    estimates: `estimate` adds something to what was read. corrects: logits of what is read are
+    changed, as a selection's bias and draws say. trained: what `weights` holds, None where nothing
+    is trained or calibrated. needs_positions: token t lies in slot t, which evictors undo. bound:
+    it is there to be compared with, above or below all that can be served. rebuilds_keys: keys are
+    replaced by what it rebuilds them from, once the context is complete. index_kind: when summaries
+    are formed, and of what.
     """
 
     budget_tokens: int | float
@@ -117,10 +121,11 @@ class Retriever(ABC):
     _tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     kind: ClassVar[PartitionKind]
+    index_kind: ClassVar[IndexKind] = "summaries"
     scored: ClassVar[str | None] = None
     takes_best: ClassVar[bool] = True
     weighed: ClassVar[tuple[str, ...]] = ()
-    estimates: ClassVar[bool] = False
+    corrects: ClassVar[bool] = False
     needs_value_mean: ClassVar[bool] = False
     needs_positions: ClassVar[bool] = False
     trained: ClassVar[str | None] = None
@@ -161,6 +166,10 @@ class Retriever(ABC):
         """Tokens in a partition, on average where they vary."""
         return self.partition_size
 
+    def other_bytes(self, num_kv_heads: int, dtype: torch.dtype) -> float:
+        """Bytes per token and kv head that are kept beside summaries."""
+        return 0
+
     @property
     def waits(self) -> int | None:
         """When a partition is summarised: once it is complete and so many tokens follow it.
@@ -175,6 +184,16 @@ class Retriever(ABC):
         """Whether `build` looks at queries, see Keys."""
         return False
 
+    @property
+    def estimates(self) -> bool:
+        """Whether `estimate` adds something to what was read."""
+        return False
+
+    @property
+    def prunes(self) -> bool:
+        """Whether a row may read less than its budget and its context both allow."""
+        return False
+
     def fitted(self, model: ModelShape) -> "Retriever":
         """This retriever with what it needs of a model; raises ValueError where it cannot serve."""
         return self
@@ -183,9 +202,8 @@ class Retriever(ABC):
         """Whether rows select on this layer; elsewhere they read what the last leader selected."""
         return True
 
-    @property
-    def leaders_read_all(self) -> bool:
-        """Whether layers that select for others are dense themselves."""
+    def reads_all(self, layer: int) -> bool:
+        """Whether attention is dense on this layer, whatever is selected there for others."""
         return False
 
     def most_partitions(self, num_tokens: int) -> int:

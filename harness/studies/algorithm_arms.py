@@ -45,13 +45,14 @@ def arms_of(
         algo = AlgoSettings.model_validate(composed([f"algo={name}"])["algo"])
         if algo.evict is None and algo.retrieve is None:
             if algo.prefill is not None:
-                yield _arm(settings, algo, None, info)
+                yield arm_of(settings, algo, None, info)
             continue
         for budget in budgets:
-            yield _arm(settings, algo, budget, info)
+            yield arm_of(settings, algo, budget, info)
 
 
-def _arm(settings: Settings, algo: AlgoSettings, budget: int | None, info: ModelInfo) -> Arm:
+def arm_of(settings: Settings, algo: AlgoSettings, budget: int | None, info: ModelInfo) -> Arm:
+    """This composition with this budget in each role that takes one."""
     name = algo.name
     if budget is not None:
         roles = {role: _with_budget(getattr(algo, role), budget) for role in ("evict", "retrieve")}

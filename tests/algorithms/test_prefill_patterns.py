@@ -1,5 +1,7 @@
 """Prefill patterns choose what their papers say, and what they choose is attended exactly."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from sparse_algos.coverage import covering, num_covering
 from sparse_algos.lines import lines_of
 from sparse_algos.pattern import BlockPlan, Chunk, PrefillPattern
 from sparse_algos.prefill.a_shape import AShape
-from sparse_algos.prefill.flexprefill import FlexPrefill
+from sparse_algos.prefill.flexprefill import FlexPrefill, pooled
 from sparse_algos.prefill.minference import MInference
 from sparse_algos.prefill.xattention import XAttention
 from tests.algorithms import plain_patterns as plain
@@ -168,14 +170,47 @@ def test_a_pattern_that_keeps_all_and_one_below_its_least_length_are_dense(name,
     assert pairs.computed < pairs.causal
 
 
-def test_the_blocks_of_a_shape_do_not_depend_on_chunks():
-    pattern, whole = MAKERS["a_shape"](), chunk_of("random", 0, 45)
-    blocks_IP = pattern.plan(whole).blocks_HIP[0]
-    for past, new in ((0, 20), (20, 5), (25, 20)):
-        plan = pattern.plan(Chunk(whole.query_KGMD[:, :, past : past + new], whole.key_KTD,
-                                  past + new, whole.scale))  # fmt: skip
-        rows = slice(plan.first_block, plan.blocks_HIP.shape[2])
-        assert torch.equal(plan.blocks_HIP[0], blocks_IP[rows, : rows.stop])
+class Nothing(PrefillPattern):
+    """Chooses no block at all."""
+
+    def choose(self, chunk: Chunk) -> BlockPlan:
+        num_blocks = -(-chunk.num_tokens // self.block_tokens)
+        first = chunk.past // self.block_tokens
+        blocks_HIP = torch.zeros(chunk.num_heads, num_blocks - first, num_blocks, dtype=torch.bool)
+        return BlockPlan(self.block_tokens, blocks_HIP)
+
+    def keeping_all(self) -> "Nothing":
+        raise NotImplementedError
+
+
+@pieces
+def test_a_choice_of_nothing_leaves_the_first_block_and_the_rows_own(past, new):
+    plan = Nothing(**BASE).plan(chunk_of("random", past, new))
+    for row, chosen_P in enumerate(plan.blocks_HIP[0].tolist(), plan.first_block):
+        assert {at for at, is_chosen in enumerate(chosen_P) if is_chosen} == {0, row}
+
+
+@pytest.mark.parametrize("past", [0, 3, 8, 13])
+def test_means_of_blocks_are_over_the_tokens_that_are_there(past):
+    vectors_TD = torch.randn(14, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    expected = plain.means(vectors_TD.tolist(), past, 8)
+    pooled_PD = pooled(vectors_TD, 8, past)
+    assert torch.allclose(pooled_PD, torch.tensor([expected[at] for at in sorted(expected)]))
+
+
+# XAttention folds rows inside blocks: its chunks have to end where blocks do.
+CHUNKS = [("a_shape", (0, 20, 25, 45)), ("xattention", (0, 24, 32, 45))]
+
+
+@pytest.mark.parametrize(("name", "edges"), CHUNKS)
+def test_a_choice_per_row_does_not_depend_on_chunks(name, edges):
+    pattern, whole = MAKERS[name](), chunk_of("sharp", 0, 45)
+    blocks_HIP = pattern.plan(whole).blocks_HIP
+    for start, stop in pairwise(edges):
+        rows_KGMD = whole.query_KGMD[:, :, start:stop]
+        plan = pattern.plan(Chunk(rows_KGMD, whole.key_KTD, stop, whole.scale))
+        blocks = slice(plan.first_block, plan.blocks_HIP.shape[2])
+        assert torch.equal(plan.blocks_HIP, blocks_HIP[:, blocks, : blocks.stop])
 
 
 def test_last_rows_count_each_pair_once():

@@ -8,7 +8,7 @@ import torch
 from backends.base import Request
 from backends.context import Context, Tape
 from tests.backends.engines import SLOTS, Engine, engine_over, pair_of, requests, tokens
-from tests.laws.configs import options, settings_of
+from tests.laws.configs import DENSE_PREFILL, settings_of
 
 
 def engine_of(algo: str, max_batch: int = SLOTS) -> Engine:
@@ -38,7 +38,7 @@ def contexts_of(wanted: Sequence[Request]) -> dict[str, Context]:
     return found
 
 
-@pytest.mark.parametrize("algo", options("algo"))
+@pytest.mark.parametrize("algo", DENSE_PREFILL)
 def test_answers_after_a_recorded_context_are_those_after_ones_own(algo):
     wanted = requests()
     # One at a time: requests that share a step also share how their questions are cut.

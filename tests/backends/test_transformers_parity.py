@@ -20,7 +20,7 @@ from tests.backends.engines import (
     requests,
     tokens,
 )
-from tests.laws.configs import ALGORITHMS, settings_of
+from tests.laws.configs import ALGORITHMS, DENSE_PREFILL, settings_of
 
 TOLERANCE = 1e-4
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -141,7 +141,7 @@ def test_a_prompt_of_one_token_is_answered_as_by_the_model(algo, num_context):
     assert (torch.stack(engine.logits[request.uid]) - own_AV).abs().max() <= TOLERANCE
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", DENSE_PREFILL)
 def test_what_is_context_is_dense(algo):
     pair = pair_of("qwen3")
     engine = engine_over(pair, settings_of(algo, max_batch=SLOTS), budget_tokens=64)

@@ -52,6 +52,14 @@ REFUSED = {
     ("algo=shadowkv", "algo.retrieve.outlier_chunks=40"): ("budget_tokens=256", "outlier_chunks"),
     ("algo=shadowkv_lowrank", "algo.retrieve.rank=0"): ("algo.retrieve.rank=0", "at least 1"),
     ("algo=shadowkv_lowrank", "algo/evict=streaming"): ("algo.evict", "algo/evict=none"),
+    ("algo=loki", "model=dummy"): ("models/fitted/dummy-toy/loki.safetensors", "models.fit"),
+    ("algo=double_sparsity", "algo.retrieve.label_channels=65"): ("label_channels=65", "64"),
+    ("algo=loki", "algo.retrieve.rotary=both"): ("algo.retrieve.rotary='both'", "post or pre"),
+    ("algo=seerattention_r", "algo.retrieve.weights=no/where"): ("weights='", "models.fit"),
+    ("algo=seerattention_r", "algo.retrieve.block_tokens=24"): ("24 tokens", "page_tokens=16"),
+    ("algo=seerattention_r", "algo/evict=streaming"): ("algo.evict drops", "algo/evict=none"),
+    ("algo=tidaldecode", "algo.retrieve.selecting_layers=[9]"): ("selecting_layers=[9]", "0 to 5"),
+    ("algo=tidaldecode", "algo.dense_layers=3"): ("layer 3 reads", "lower algo.dense_layers"),
     ("algo.retrieve._target_=os.system",): ("algo.retrieve._target_='os.system'", "sparse_algos"),
 }
 

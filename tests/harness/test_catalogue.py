@@ -18,6 +18,8 @@ from tests.laws.system import NoModel, Shape, algorithm_with, fitted_to
 
 # Ends where segments of summaries end, but for the tokens of an answer.
 CONTEXT = 4096 - 8
+# Whatever the context: directories, the last queries and keys that wait, a basis of factors.
+OF_A_ROW = 64 * 2**10
 
 
 def row_of(role: str, name: str) -> dict[str, str]:
@@ -64,7 +66,7 @@ def test_every_row_fits_the_table() -> None:
 
 @pytest.mark.parametrize("name", RETRIEVERS)
 def test_measured_bytes_of_summaries_are_those_of_the_table(name: str) -> None:
-    """Directories, half-filled segments and places of clusters may add a fifth."""
+    """Half-filled segments and places of clusters may add a fifth."""
     settings = settings_of("dense", chunk_tokens=CONTEXT)
     option = composed("algo=dense", f"algo/retrieve={name}")["algo"]
     settings = settings.model_copy(update={"algo": type(settings.algo).model_validate(option)})
@@ -78,6 +80,6 @@ def test_measured_bytes_of_summaries_are_those_of_the_table(name: str) -> None:
     attention.take(0, Batch(attention.memory.table, (0,), (0,), CONTEXT), *(keys[0],) * 3, 0.1)
     last = keys[:, :1]
     attention.sparse(0, Batch(attention.memory.table, (0,), (CONTEXT,), 1), last, last, last, 0.1)
-    told = of_retriever(algorithm.retrieve).kept * CONTEXT
+    told = of_retriever(algorithm.retrieve, num_kv_heads=1).kept * CONTEXT
     assert attention.index is not None
-    assert 0.98 * told <= attention.index.peak_bytes <= 1.2 * told
+    assert 0.98 * told <= attention.index.peak_bytes <= 1.2 * told + OF_A_ROW

@@ -36,6 +36,7 @@ def line_of(text: str, label: str) -> str:
     [
         "niah_single_1 n=4 1.00 [0.51, 1.00] 1.00 [0.51, 1.00] +0.00",
         "TTFT 100 ms 50.0 ms 0.50x [0.50, 0.50]",
+        "prefill density - 25.0 %",
         "TPOT 20.0 ms 10.0 ms 0.50x [0.50, 0.50]",
         "output tokens/s 85.7 171 2.00x",
         "tokens per answer 3.00 3.00 1.00x",

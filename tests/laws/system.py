@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backends.attention.base import Attended, FrameSelection
-from backends.attention.reference import Reference
 from backends.batch import Batch
 from backends.paged_attention import PagedAttention
 from backends.transformers.loading import ModelInfo
@@ -17,10 +15,10 @@ from harness.build import build_algorithm
 from harness.preflight import plan_for
 from harness.settings import Settings
 from harness.system import assemble
-from memory_tiers.manager import CacheManager
 from sparse_algos.base import Algorithm
 from sparse_algos.model_shape import Rotary
 from tests.laws.configs import fitted
+from tests.laws.watcher import Read, Watcher, watch_fetches
 
 MAX_TOKENS = 192
 DENSE = Algorithm(name="dense", evict=None, retrieve=None)
@@ -74,45 +72,6 @@ def stream_of(uid: str, shape: Shape) -> Stream:
     heads = (shape.kv_heads * shape.group, shape.kv_heads, shape.kv_heads)
     sizes = [(shape.layers, MAX_TOKENS, count, shape.head_dim) for count in heads]
     return Stream(*(torch.randn(size, generator=generator) for size in sizes))
-
-
-@dataclass(frozen=True)
-class Read:
-    """What the rows of one sparse call read; rows are (sequence, kv head, new token).
-
-    times_RT: how often each row read each token; seen_R: tokens that it might have read;
-    strays: pages read that belong to another row or layer, or twice, and slots of no token's value.
-    """
-
-    layer: int
-    uids: tuple[str, ...]
-    times_RT: Tensor
-    seen_R: Tensor
-    strays: int
-    num_pages: int
-
-
-class Watcher(Reference):
-    """The reference kernel, which notes by page what it is told to read."""
-
-    def __init__(self) -> None:
-        self.memory: CacheManager | None = None
-        self.decoded: list[tuple[FrameSelection, Tensor, Tensor]] = []
-        self.prefilled: list[int] = []
-        self.fetched: list[int] = []
-
-    def decode(
-        self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
-    ) -> Attended:
-        assert self.memory is not None
-        page_of_F = self.memory.fast.page_of_F
-        values_NSD = pool_FPSD[selection.frames_N, 1]
-        self.decoded.append((selection, page_of_F[selection.frames_N], values_NSD))
-        return super().decode(query_RGD, pool_FPSD, selection, scale)
-
-    def prefill(self, query_KMD, key_KTD, value_KTD, mask_MT, scale) -> Attended:
-        self.prefilled.append(key_KTD.shape[1])
-        return super().prefill(query_KMD, key_KTD, value_KTD, mask_MT, scale)
 
 
 class NoModel:
@@ -303,14 +262,3 @@ def build_system(
     slots = list(range(plan.sequences))[::-1]
     chunk = settings.backend.chunk_tokens
     return System(attention, watcher, shape, chunk, slots, plan.last_chunk)
-
-
-def watch_fetches(watcher: Watcher, memory: Any) -> None:
-    """Note how many pages each call of `fetch` names."""
-    fetch = memory.fetch
-
-    def noted(wanted_N: Tensor, **how: bool) -> Any:
-        watcher.fetched.append(wanted_N.numel())
-        return fetch(wanted_N, **how)
-
-    memory.fetch = noted

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from harness.preflight import plan_for
+from tests.algorithms.inputs import junk
 from tests.laws.configs import ALGORITHMS, PLACEMENTS, PLACES, is_served, settings_of
 from tests.laws.laws import (
     FULL_BUDGET,
@@ -62,6 +63,22 @@ ROOTED = [
     for name in RETRIEVING
     if name in CLUSTERING or algorithm_with(settings_of(name), None).retrieve.needs_positions
 ]
+
+
+def is_exact(name: str) -> bool:
+    """Whether answers are attention over what was read, and nothing else."""
+    retrieve = algorithm_with(settings_of(name), None).retrieve
+    return retrieve is None or not (retrieve.estimates or retrieve.corrects)
+
+
+EXACT = [name for name in ALGORITHMS if is_exact(name)]
+# Retrievers that read all that their budget allows.
+GREEDY = [
+    name
+    for name in ALGORITHMS
+    if name not in RETRIEVING or not algorithm_with(settings_of(name), None).retrieve.prunes
+]
+# An evictor's budget is a count of tokens, a retriever's may be a share.
 BUDGETED = [
     (algo, partition, budget) for algo, partition in PLACEMENTS for budget in (TIGHT_BUDGET, 0.4)
 ]
@@ -92,7 +109,7 @@ def test_every_option_can_be_placed():
     assert {algo for algo, _ in PLACEMENTS} == set(ALGORITHMS)
 
 
-@placements
+@pytest.mark.parametrize(("algo", "partition"), [each for each in PLACEMENTS if each[0] in GREEDY])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_a_full_budget_is_dense_attention(algo, partition, shape):
     assert_full_budget_is_dense(
@@ -124,7 +141,7 @@ def test_no_head_reads_more_than_its_budget(algo, partition, budget):
     assert_reads_are_counted(system)
 
 
-@placements
+@pytest.mark.parametrize(("algo", "partition"), [each for each in PLACEMENTS if each[0] in EXACT])
 def test_an_answer_is_exact_attention_over_what_was_read(algo, partition):
     system = converse(build_system(settings_of(algo, partition), SHAPE, TIGHT_BUDGET))
     assert_answers_are_exact_over_what_was_read(system)
@@ -148,13 +165,13 @@ def test_a_window_reads_no_page_that_it_cannot_see(algo, partition, length):
 def test_no_role_acts_on_dense_and_windowed_layers(algo, partition):
     settings = settings_of(algo, partition)
     algorithm = replace(algorithm_with(settings, TIGHT_BUDGET), dense_layers=1)
-    shape = SHAPES["a window on layer 1"]
+    shape = replace(SHAPES["a window on layer 1"], layers=4)
     system = converse(build_system(settings, shape, algorithm=algorithm))
     assert_layer_is_dense(system, 0)
     assert_layer_is_dense(system, 1)
     if not algorithm.is_dense:
         with pytest.raises(AssertionError):
-            assert_layer_is_dense(system, 2)
+            assert_layer_is_dense(system, 3)
 
 
 @pytest.mark.parametrize("retriever", ROOTED)
@@ -186,7 +203,8 @@ def test_two_roles_together_keep_the_laws(retriever, evictor):
     system = converse(build_system(settings, SHAPE, algorithm=both))
     assert_within_budget(system)
     assert_evicted_tokens_are_gone(system)
-    assert_answers_are_exact_over_what_was_read(system)
+    if retriever in EXACT:
+        assert_answers_are_exact_over_what_was_read(system)
     assert_blind_to_batch_mates(lambda: build_system(settings, SHAPE, algorithm=both))
 
 
@@ -295,9 +313,6 @@ def poison(system: System) -> None:
     rows_N = rows_R.repeat_interleave(partitions)
     partition_N = torch.arange(partitions).repeat(len(rows_R))
     spec = retrieve.summary_spec(system.shape.head_dim, torch.float32)
-    summaries = {
-        name: torch.full((len(rows_N), *one.shape), torch.nan, dtype=one.dtype)
-        for name, one in spec.items()
-    }
+    summaries = {name: junk((len(rows_N), *one.shape), one.dtype) for name, one in spec.items()}
     index.write(rows_N, partition_N, summaries)
     index.release(rows_R)

@@ -10,13 +10,13 @@ from harness.build import build
 from harness.settings import Component
 from sparse_algos.retriever import Keys, Retriever, Summaries
 from sparse_algos.selection import Visible
-from tests.algorithms.inputs import keys_of, new_keys_of, queries_of, shape_of
+from tests.algorithms.inputs import junk, keys_of, new_keys_of, queries_of, shape_of
 from tests.laws.configs import RETRIEVERS, composed, fitted
 
 retrievers = pytest.mark.parametrize("name", RETRIEVERS)
 examples = settings(max_examples=40)
 DIM, HEADS = 16, 2
-MODEL = shape_of(head_dim=DIM, kv_heads=HEADS)
+MODEL = shape_of(layers=6, head_dim=DIM, kv_heads=HEADS)
 
 
 def retriever_of(name: str) -> Retriever:
@@ -60,10 +60,6 @@ def appended(retriever: Retriever, keys_RTD: Tensor, start: int) -> Summaries:
     return kept
 
 
-def junk(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return torch.full(shape, torch.nan if dtype.is_floating_point else 77, dtype=dtype)
-
-
 def assert_appending_equals_rebuilding(retriever: Retriever, keys_RTD: Tensor, start: int) -> None:
     grown = appended(retriever, keys_RTD, start)
     built = retriever.build(partitions_of(retriever, keys_RTD))
@@ -73,7 +69,11 @@ def assert_appending_equals_rebuilding(retriever: Retriever, keys_RTD: Tensor, s
 
 
 BUILT = [name for name in RETRIEVERS if retriever_of(name).kind != "cluster"]
-APPENDING = [name for name in BUILT if retriever_of(name).waits is None]
+APPENDING = [
+    name
+    for name in BUILT
+    if retriever_of(name).waits is None and retriever_of(name).index_kind != "hashed"
+]
 
 
 @pytest.mark.parametrize("name", APPENDING)
@@ -104,9 +104,9 @@ def test_summaries_have_the_shape_that_was_promised(name):
 def test_scores_are_float32_of_every_query_and_partition(name):
     retriever = retriever_of(name)
     built = retriever.build(whole_keys(retriever, HEADS, 5))
-    query_RQD = torch.randn(HEADS, 3, DIM, dtype=torch.bfloat16)
+    query_RQD = torch.randn(HEADS, 2, DIM, dtype=torch.bfloat16)
     scores_RQP = retriever.score(built, queries_of(query_RQD, 5))
-    assert scores_RQP.shape == (HEADS, 3, 5)
+    assert scores_RQP.shape == (HEADS, 2, 5)
     assert scores_RQP.dtype == torch.float32
     assert scores_RQP.isfinite().all()
 
