@@ -34,6 +34,11 @@ REFUSED = {
     ("algo.dense_layers=6",): ("algo.dense_layers=6", "algo=dense"),
     ("algo=oracle_topk", "partition=identity"): ("partition=identity", "partition=auto"),
     ("algo.retrieve.block_tokens=24",): ("24 tokens", "partition.page_tokens=16"),
+    ("algo=retroinfer", "algo.retrieve.estimated_share=2"): ("estimated_share=2", "0 to 1"),
+    ("algo=sparq", "algo.retrieve.channels=65"): ("algo.retrieve.channels=65", "lower it"),
+    ("algo=magicpig", "algo.retrieve.budget_tokens=83"): ("budget_tokens=83", "raise it"),
+    ("algo=twilight", "algo.retrieve.top_p=95"): ("algo.retrieve.top_p=95", "0 to 1"),
+    ("algo=twilight", "algo/retrieve@algo.retrieve.base=retroinfer"): ("RetroInfer", "base=quest"),
     ("algo.retrieve._target_=os.system",): ("algo.retrieve._target_='os.system'", "sparse_algos"),
 }
 
