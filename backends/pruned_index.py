@@ -5,6 +5,7 @@ from torch import Tensor
 from backends.attention.base import AttentionKernel, StepInputs
 from backends.batch import Batch
 from backends.index import Index, Selected
+from backends.nucleus import kept_in_place
 from backends.summarise import Arrived
 from memory_tiers.base import Layout, PartitionMapper
 from memory_tiers.manager import CacheManager
@@ -53,8 +54,8 @@ class PrunedIndex(Index):
         alive_NP = self._memory.table.alive(rows, 1)
         visible = batch.visible if alive_NP is None else batch.visible_where(alive_NP)
         candidates = self._pruner.candidates(chosen, visible)
-        logits_NGC = self._logits(layer, batch, query_NGD, candidates)
-        selection = self._pruner.prune(logits_NGC, candidates, visible)
+        kept_NC = self._kept(layer, batch, query_NGD, candidates)
+        selection = self._pruner.joined(kept_NC, candidates, visible)
         layout = Layout(
             page_tokens=self._page_tokens, partition_size=1, dead_P=self._memory.table.dead_P
         )
@@ -81,6 +82,23 @@ class PrunedIndex(Index):
         chosen = self._kernel.select(step).partitions
         assert chosen is not None, "the step was traced"
         return Selection(chosen.partitions_RC, chosen.partitions_RC >= 0)
+
+    def _kept(self, layer: int, batch: Batch, query_NGD: Tensor, candidates: Selection) -> Tensor:
+        """Candidates that hold enough weight, bool [N, C]."""
+        assert candidates.valid_RC is not None
+        if self._pruner.prunes:
+            rows_R, partitions = batch.index_rows(layer), self._num_partitions(batch)
+            kept_NC = kept_in_place(
+                query_NGD,
+                self.store.segments("code", rows_R, partitions),
+                self.store.segments("range", rows_R, partitions).pool_NCE,
+                candidates.partitions_RC.masked_fill(~candidates.valid_RC, -1),
+                self._pruner.top_p,
+                query_NGD.shape[2] ** -0.5,
+            )
+            if kept_NC is not None:
+                return kept_NC
+        return self._pruner.prune(self._logits(layer, batch, query_NGD, candidates), candidates)
 
     def _logits(self, layer: int, batch: Batch, query_NGD: Tensor, candidates: Selection) -> Tensor:
         """Estimated logits of the candidates, float32 [N, G, C]."""

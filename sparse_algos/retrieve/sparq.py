@@ -100,19 +100,18 @@ class SparQ(Retriever):
         self, scores_RGP: Tensor, visible: Visible, summaries: Summaries = NOTHING
     ) -> Selection:
         """See Retriever; and what share of the softmax of the scores was selected."""
-        selection = super().select(scores_RGP, visible)
-        if not self.reallocate:
-            return selection
-        absent_RP = visible.masks(scores_RGP.shape[2], 1, self.sinks, self.recents).absent_RP
-        # Not logsumexp, which takes a hundred times as long.
-        share_RGP = scores_RGP.masked_fill(absent_RP.unsqueeze(1), -torch.inf).softmax(dim=2)
-        token_RC, valid_RC = selection.partitions_RC, selection.valid_RC
-        if valid_RC is not None:
-            token_RC = token_RC.masked_fill(~valid_RC, 0)
-        share_RGC = share_RGP.gather(2, token_RC.unsqueeze(1).expand(-1, share_RGP.shape[1], -1))
-        if valid_RC is not None:
-            share_RGC = share_RGC.masked_fill(~valid_RC.unsqueeze(1), 0)
-        return replace(selection, share_RG=share_RGC.sum(dim=2))
+        masks = visible.masks(scores_RGP.shape[2], 1, self.sinks, self.recents)
+        uniform = visible.alive_RP is None and visible.shortest == visible.longest
+        if not uniform:
+            scores_RGP = scores_RGP.masked_fill(masks.absent_RP.unsqueeze(1), -torch.inf)
+        # One softmax for both: in a long context it takes a millisecond.
+        share_RGP = scores_RGP.softmax(dim=2)
+        if self.group_reduce == "mass" and uniform and not self.pool_heads:
+            scores_RP = share_RGP.sum(dim=1)
+        else:
+            scores_RP = self.reduced(scores_RGP, visible)
+        selection = self.best(scores_RP.masked_fill_(masks.forced_RP, torch.inf), visible)
+        return replace(selection, share_RG=_taken(share_RGP, selection))
 
     def estimate(self, read: Read) -> Estimate:
         """The mean value, with the share of the softmax that was not selected."""
@@ -121,3 +120,14 @@ class SparQ(Retriever):
         share_RG = share_RG.clamp(torch.finfo(torch.float32).tiny, 1)
         out_RGD = read.value_RD.unsqueeze(1).expand(-1, share_RG.shape[1], -1)
         return Estimate(out_RGD, read.lse_RG + ((1 - share_RG) / share_RG).log())
+
+
+def _taken(share_RGP: Tensor, selection: Selection) -> Tensor:
+    """What the selected tokens have together, [R, G]."""
+    token_RC, valid_RC = selection.partitions_RC, selection.valid_RC
+    if valid_RC is not None:
+        token_RC = token_RC.masked_fill(~valid_RC, 0)
+    share_RGC = share_RGP.gather(2, token_RC.unsqueeze(1).expand(-1, share_RGP.shape[1], -1))
+    if valid_RC is not None:
+        share_RGC = share_RGC.masked_fill(~valid_RC.unsqueeze(1), 0)
+    return share_RGC.sum(dim=2).nan_to_num(nan=1.0)

@@ -134,15 +134,19 @@ class Twilight(Retriever):
             valid_RC &= visible.alive_RP.gather(1, token_RC.masked_fill(~valid_RC, 0))
         return Selection(token_RC, valid_RC)
 
-    def prune(self, logits_RGC: Tensor, candidates: Selection, visible: Visible) -> Selection:
-        """The fewest candidates that hold the share for each query head, joined over the group."""
+    def prune(self, logits_RGC: Tensor, candidates: Selection) -> Tensor:
+        """Candidates that hold the share for any of the query heads, bool [R, C]."""
+        assert candidates.valid_RC is not None
+        logits_RGC = logits_RGC.masked_fill(~candidates.valid_RC.unsqueeze(1), -torch.inf)
+        weight_RGC = torch.nan_to_num(logits_RGC.softmax(dim=2))
+        return nucleus(weight_RGC, self.top_p).any(dim=1)
+
+    def joined(self, kept_RC: Tensor, candidates: Selection, visible: Visible) -> Selection:
+        """What was kept, sinks and recents, in order."""
         token_RC, valid_RC = candidates.partitions_RC, candidates.valid_RC
         assert valid_RC is not None
-        num_tokens_R1 = visible.num_tokens_R.unsqueeze(1)
-        kept_RC = (token_RC < self.sinks) | (token_RC >= num_tokens_R1 - self.recents)
-        logits_RGC = logits_RGC.masked_fill(~valid_RC.unsqueeze(1), -torch.inf)
-        weight_RGC = torch.nan_to_num(logits_RGC.softmax(dim=2))
-        kept_RC |= nucleus(weight_RGC, self.top_p).any(dim=1)
+        newest_R1 = visible.num_tokens_R.unsqueeze(1) - self.recents
+        kept_RC = kept_RC | (token_RC < self.sinks) | (token_RC >= newest_R1)
         return ascending(token_RC, kept_RC & valid_RC, visible.longest)
 
 

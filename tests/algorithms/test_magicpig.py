@@ -148,14 +148,14 @@ def test_collisions_are_those_of_plain_signs(seed, bits):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16])
-@pytest.mark.parametrize("tables", [1, 31, 64, 75, 150])
+@pytest.mark.parametrize("tables", [1, 31, 64, 75, 150, 330])
 @pytest.mark.parametrize("num_tokens", [1, 64, 150])
 def test_the_compiled_count_is_the_plain_one(dtype, tables, num_tokens):
     if compiled_collisions() is None:
         pytest.skip("no compiler")
     generator = torch.Generator().manual_seed(tables)
     pool_NCL = torch.randint(0, 3, (7, 64, tables), generator=generator).to(dtype)
-    query_RQL = torch.randint(0, 3, (2, 3, tables), generator=generator).to(dtype)
+    query_RQL = torch.randint(0, 3, (2, 6, tables), generator=generator).to(dtype)
     directory_RW = torch.tensor([[5, 0, 2], [6, -1, 3]])
     count_RQP = collisions(query_RQL, Segments(pool_NCL, directory_RW), num_tokens)
     codes_RPL = pool_NCL[directory_RW].flatten(1, 2)[:, :num_tokens]

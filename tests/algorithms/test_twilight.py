@@ -82,9 +82,15 @@ def plain_read(query_GD: Tensor, keys_TD: Tensor, size: int, budget: int, share:
     question=st.integers(0, 4),
     budget=st.sampled_from([16, 40, 64]),
     share=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    compiled=st.booleans(),
 )
-def test_what_is_read_is_that_of_the_paper(base, uid, context, question, budget, share):
+def test_what_is_read_is_that_of_the_paper(base, uid, context, question, budget, share, compiled):
     system = system_of(BASES[base], budget_tokens=budget, top_p=share)
+    if not compiled:
+        index = system.attention.index
+        index._kept = lambda layer, batch, query_NGD, candidates: index._pruner.prune(
+            index._logits(layer, batch, query_NGD, candidates), candidates
+        )
     system.context(uid, context)
     if question:
         system.question(uid, question)
