@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad, threshold
 
 from sparse_algos.checks import check_count
 from sparse_algos.retriever import (
@@ -123,19 +124,24 @@ class MagicPig(Retriever):
     ) -> Selection:
         """What is always read, then the drawn tokens of most collisions over the group."""
         always_RP, allowed_R1 = self._always(visible), self._allowed(visible.num_tokens_R)
-        missing = visible.longest - scores_RGP.shape[2]
-        scores_RGP = torch.nn.functional.pad(scores_RGP, (0, missing))
-        drawn_RGP = (scores_RGP >= LEAST_COLLISIONS) & ~always_RP.unsqueeze(1)
-        worth_RP = (scores_RGP * drawn_RGP).sum(dim=1).long()
-        best = self._ranked(worth_RP, always_RP, visible).topk(
+        counts_RGP = (
+            scores_RGP if scores_RGP.shape[2] else scores_RGP.new_zeros((*scores_RGP.shape[:2], 1))
+        )
+        missing = visible.longest - counts_RGP.shape[2]
+        worth_RP = pad(threshold(counts_RGP, LEAST_COLLISIONS - 1, 0).sum(dim=1), (0, missing))
+        best = self._ranked(worth_RP.long(), always_RP, visible).topk(
             min(self.most_tokens(visible.longest), visible.longest), dim=1
         )
         nth_C = torch.arange(best.indices.shape[1], device=worth_RP.device)
         valid_RC = (best.values >= 0) & (nth_C < allowed_R1)
         chosen = ascending(best.indices, valid_RC, visible.longest)
         at_RC = chosen.partitions_RC.clamp(max=visible.longest - 1)
-        drawn_RGC = drawn_RGP.gather(2, at_RC.unsqueeze(1).expand(-1, drawn_RGP.shape[1], -1))
-        reads_RGC = drawn_RGC | always_RP.gather(1, at_RC).unsqueeze(1)
+        always_R1C = always_RP.gather(1, at_RC).unsqueeze(1)
+        # What is not hashed is among what is always read.
+        at_R1C = at_RC.clamp(max=counts_RGP.shape[2] - 1).unsqueeze(1)
+        taken_RGC = counts_RGP.gather(2, at_R1C.expand(-1, counts_RGP.shape[1], -1))
+        drawn_RGC = (taken_RGC >= LEAST_COLLISIONS) & ~always_R1C
+        reads_RGC = drawn_RGC | always_R1C
         bias_RGC = torch.zeros_like(drawn_RGC, dtype=torch.float32)
         bias_RGC = bias_RGC.masked_fill(~reads_RGC, -torch.inf)
         return replace(chosen, bias_RGC=bias_RGC, drawn_RGC=drawn_RGC)
