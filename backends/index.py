@@ -13,7 +13,8 @@ from backends.value_means import ValueMeans
 from memory_tiers.base import Layout, PageSelection, PartitionMapper
 from memory_tiers.manager import CacheManager
 from memory_tiers.summary_store import SummaryStore
-from sparse_algos.retriever import Queries, Read, Retriever, Summaries
+from sparse_algos.index_data import Queries, Read, Summaries
+from sparse_algos.retriever import Retriever
 from sparse_algos.selection import Selection
 
 

@@ -12,8 +12,9 @@ from memory_tiers.huge import huge_empty
 from memory_tiers.manager import CacheManager
 from memory_tiers.rebuilder import KeyRebuilder
 from memory_tiers.summary_store import SummaryStore
+from sparse_algos.index_data import TensorSpec
 from sparse_algos.low_rank import LowRankRetriever
-from sparse_algos.retriever import Retriever, TensorSpec
+from sparse_algos.retriever import Retriever
 
 
 class Factored(KeyRebuilder):

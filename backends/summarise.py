@@ -11,7 +11,8 @@ from backends.query_tail import QueryTail
 from memory_tiers.base import prefix_bits
 from memory_tiers.manager import CacheManager
 from memory_tiers.summary_store import SEGMENT, SummaryStore
-from sparse_algos.retriever import Keys, NewKeys, Retriever
+from sparse_algos.index_data import Keys, NewKeys
+from sparse_algos.retriever import Retriever
 
 
 class Arrived(NamedTuple):

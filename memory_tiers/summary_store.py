@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from memory_tiers.huge import huge_empty
-from sparse_algos.retriever import Summaries, TensorSpec
+from sparse_algos.index_data import Summaries, TensorSpec
 
 SEGMENT = 64
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_count, check_fraction
-from sparse_algos.retriever import NOTHING, IndexKind, Keys, Retriever, Summaries
+from sparse_algos.index_data import NOTHING, Keys, Summaries
+from sparse_algos.retriever import IndexKind, Retriever
 from sparse_algos.scores import reduce_group
 from sparse_algos.selection import PartitionKind, Selection, Steady, Visible
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_count
+from sparse_algos.index_data import Keys, NewKeys, Queries, Summaries, TensorSpec
 from sparse_algos.model_shape import ModelShape
-from sparse_algos.retriever import Keys, NewKeys, Queries, Summaries, TensorSpec
 from sparse_algos.selection import PartitionKind
 from sparse_algos.trained import TrainedRetriever
 

@@ -8,14 +8,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from sparse_algos.checks import check_count
-from sparse_algos.retriever import (
-    NOTHING,
-    Keys,
-    Queries,
-    Retriever,
-    Summaries,
-    TensorSpec,
-)
+from sparse_algos.index_data import NOTHING, Keys, Queries, Summaries, TensorSpec
+from sparse_algos.retriever import Retriever
 from sparse_algos.selection import PartitionKind, Selection, Visible
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sparse_algos.retriever import Summaries
+from sparse_algos.index_data import Summaries
 
 LEVELS = 15
 # What float16, the dtype of the range, can hold.

@@ -4,92 +4,28 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_amount, check_count
+from sparse_algos.index_data import (
+    NOTHING,
+    Estimate,
+    Keys,
+    NewKeys,
+    Queries,
+    Read,
+    Summaries,
+    TensorSpec,
+)
 from sparse_algos.model_shape import ModelShape
 from sparse_algos.scores import GroupReduce, dot_scores, reduce_group
 from sparse_algos.selection import PartitionKind, Selection, Visible
 
-Summaries = Mapping[str, Tensor]
-NOTHING: Summaries = {}
 # What keeps a retriever's summaries: see harness/system.py.
 IndexKind = Literal["summaries", "clusters", "pruned", "hashed", "rebuilt"]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Shape and dtype of one named summary of one partition."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-
-class Keys(NamedTuple):
-    """Keys of P consecutive partitions of each of R rows in one layer; kv heads innermost in R.
-
-    key_RPSD; live_RPS: bool, the slots that hold a token, the others may hold anything; first_R:
-    int64 [R], the number of each row's first partition here; query_RTD: float32, where the
-    retriever `waits` for queries: means over the query group, of the tokens of these partitions and
-    of the `waits` tokens after them.
-    """
-
-    key_RPSD: Tensor
-    live_RPS: Tensor
-    first_R: Tensor
-    layer: int
-    query_RTD: Tensor | None = None
-
-
-class NewKeys(NamedTuple):
-    """One more key for the last partition of each of R rows in one layer; kv heads innermost in R.
-
-    key_RD; count_R: int64, tokens that the partition held before.
-    """
-
-    key_RD: Tensor
-    count_R: Tensor
-    layer: int
-
-
-class Queries(NamedTuple):
-    """Queries of R rows of one layer, Q = M * G for each, group innermost; kv heads innermost in R.
-
-    query_RQD; position_RM: int64, tokens before each query row; num_partitions: those to score.
-    """
-
-    query_RQD: Tensor
-    position_RM: Tensor
-    layer: int
-    num_partitions: int
-
-
-class Read(NamedTuple):
-    """What decode rows have read exactly, for an estimate of the rest.
-
-    query_RGD; scores_RGP: see `Retriever.score`; lse_RG: float32, log of the sum of exponentials of
-    the logits that were read; selection: what was selected; summaries: [R, C, ...] of
-    selection.estimated_RC; value_RD: float32, mean of the values of every token, where
-    `needs_value_mean`; scale: of the logits.
-    """
-
-    query_RGD: Tensor
-    scores_RGP: Tensor
-    lse_RG: Tensor
-    selection: Selection
-    summaries: Summaries
-    value_RD: Tensor | None
-    scale: float
-
-
-class Estimate(NamedTuple):
-    """Attention over what was not read: out_RGD, and its weight as lse_RG, both float32."""
-
-    out_RGD: Tensor
-    lse_RG: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

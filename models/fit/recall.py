@@ -5,7 +5,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from models.fit.base import Seen
-from sparse_algos.retriever import Keys, Queries, Retriever
+from sparse_algos.index_data import Keys, Queries
+from sparse_algos.retriever import Retriever
 from sparse_algos.selection import Selection, Visible
 
 

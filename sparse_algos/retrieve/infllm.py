@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_count
-from sparse_algos.retriever import Keys, Retriever, Summaries, TensorSpec
+from sparse_algos.index_data import Keys, Summaries, TensorSpec
+from sparse_algos.retriever import Retriever
 from sparse_algos.selection import PartitionKind
 
 

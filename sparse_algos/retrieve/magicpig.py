@@ -16,16 +16,8 @@ from torch import Tensor
 from torch.nn.functional import pad, threshold
 
 from sparse_algos.checks import check_count
-from sparse_algos.retriever import (
-    NOTHING,
-    IndexKind,
-    Keys,
-    Queries,
-    Retriever,
-    Summaries,
-    TensorSpec,
-    ascending,
-)
+from sparse_algos.index_data import NOTHING, Keys, Queries, Summaries, TensorSpec
+from sparse_algos.retriever import IndexKind, Retriever, ascending
 from sparse_algos.scores import GroupReduce
 from sparse_algos.selection import PartitionKind, Selection, Visible
 

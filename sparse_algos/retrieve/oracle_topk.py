@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparse_algos.retriever import Keys, NewKeys, Queries, Retriever, Summaries, TensorSpec
+from sparse_algos.index_data import Keys, NewKeys, Queries, Summaries, TensorSpec
+from sparse_algos.retriever import Retriever
 from sparse_algos.selection import PartitionKind
 
 

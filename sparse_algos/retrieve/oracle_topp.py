@@ -6,16 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparse_algos.retriever import (
-    NOTHING,
-    Keys,
-    NewKeys,
-    Queries,
-    Retriever,
-    Summaries,
-    TensorSpec,
-    ascending,
-)
+from sparse_algos.index_data import NOTHING, Keys, NewKeys, Queries, Summaries, TensorSpec
+from sparse_algos.retriever import Retriever, ascending
 from sparse_algos.selection import PartitionKind, Selection, Visible
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize, pad
 
 from sparse_algos.checks import check_count
 from sparse_algos.clustered import ClusterRetriever
-from sparse_algos.retriever import Estimate, Queries, Read, Summaries, TensorSpec
+from sparse_algos.index_data import Estimate, Queries, Read, Summaries, TensorSpec
 
 # Similarities held at one time, so that a long context needs no quadratic memory.
 BLOCK_ELEMENTS = 1 << 24

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sparse_algos.checks import check_count
 from sparse_algos.gates import pooled, stacked
+from sparse_algos.index_data import Keys, Queries, Summaries, TensorSpec
 from sparse_algos.model_shape import ModelShape, Rotary
-from sparse_algos.retriever import Keys, Queries, Summaries, TensorSpec
 from sparse_algos.selection import PartitionKind
 from sparse_algos.trained import TrainedRetriever, per_head
 

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_count
-from sparse_algos.model_shape import ModelShape
-from sparse_algos.retriever import (
+from sparse_algos.index_data import (
     NOTHING,
     Estimate,
     Keys,
     NewKeys,
     Queries,
     Read,
-    Retriever,
     Summaries,
     TensorSpec,
 )
+from sparse_algos.model_shape import ModelShape
+from sparse_algos.retriever import Retriever
 from sparse_algos.selection import PartitionKind, Selection, Visible
 
 

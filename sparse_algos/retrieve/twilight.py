@@ -14,18 +14,10 @@ import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_fraction
+from sparse_algos.index_data import Keys, NewKeys, Queries, Summaries, TensorSpec
 from sparse_algos.model_shape import ModelShape
 from sparse_algos.quantised import packed, products
-from sparse_algos.retriever import (
-    IndexKind,
-    Keys,
-    NewKeys,
-    Queries,
-    Retriever,
-    Summaries,
-    TensorSpec,
-    ascending,
-)
+from sparse_algos.retriever import IndexKind, Retriever, ascending
 from sparse_algos.scores import GroupReduce
 from sparse_algos.selection import PartitionKind, Selection, Visible
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from sparse_algos.index_data import Keys, NewKeys, Queries
 from sparse_algos.model_shape import ModelShape, Rotary
-from sparse_algos.retriever import Keys, NewKeys, Queries
 
 
 def keys_of(

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from backends.attention.base import Attended, merge
+from sparse_algos.index_data import Read
 from sparse_algos.retrieve.retroinfer import RetroInfer
-from sparse_algos.retriever import Read
 from sparse_algos.selection import Clusters, Visible
 from tests.algorithms.inputs import queries_of
 from tests.algorithms.test_retroinfer import (

@@ -13,8 +13,8 @@ from backends.attention.reference import Reference
 from backends.probe import Probe
 from harness.build import build_algorithm
 from sparse_algos.base import Algorithm
+from sparse_algos.index_data import Estimate, Read, Summaries
 from sparse_algos.retrieve.oracle_topk import OracleTopK
-from sparse_algos.retriever import Estimate, Read, Summaries
 from sparse_algos.selection import Selection, Visible
 from tests.laws.configs import HIERARCHIES, PLACEMENTS, settings_of
 from tests.laws.laws import TIGHT_BUDGET, TOLERANCE, frames_of

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from harness.build import build
 from harness.settings import Component
-from sparse_algos.retriever import Keys, Retriever, Summaries
+from sparse_algos.index_data import Keys, Summaries
+from sparse_algos.retriever import Retriever
 from sparse_algos.selection import Visible
 from tests.algorithms.inputs import junk, keys_of, new_keys_of, queries_of, shape_of
 from tests.laws.configs import RETRIEVERS, composed, fitted

@@ -16,7 +16,7 @@ from memory_tiers.sharing import Sharing
 from memory_tiers.summary_store import SEGMENT, SummaryStore
 from memory_tiers.tables.flat import Flat
 from memory_tiers.tiers.arena import Arena
-from sparse_algos.retriever import TensorSpec
+from sparse_algos.index_data import TensorSpec
 from tests.laws.laws import frames_of
 
 CPU = torch.device("cpu")
