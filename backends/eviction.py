@@ -81,6 +81,8 @@ class Eviction:
 
     def stored(self, layer: int, batch: Batch, key_ND: Tensor) -> None:
         """Rows took new tokens, whose keys these are, rows outermost; the batch is in slots."""
+        in_use = self.slots.most(layer, batch.slots)
+        assert in_use == batch.stored, f"stored at {batch.stored}, {in_use} slots are in use"
         self.slots.grow(layer, batch.slots, batch.rows_R, batch.new)
         if self.scores is None:
             return

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from backends.attention.base import Attended, AttentionKernel, SelectRule, StepInputs
 from backends.batch import Batch, Led
+from backends.drawn import Drawn
 from backends.summarise import Arrived, Summariser
 from backends.value_means import ValueMeans
 from memory_tiers.base import Layout, PageSelection, PartitionMapper
@@ -94,7 +95,7 @@ class Index:
         scores_NGP = None
         if self.retrieve.leads(layer):
             scores_NGP = self._score(layer, batch, query_NGD)
-            selection = self._choose(layer, batch, scores_NGP)
+            selection = self._select(layer, batch, scores_NGP)
             batch.led[:] = [Led(layer, selection, self._pages(layer, batch, selection))]
         if self.retrieve.reads_all(layer):
             return None
@@ -103,6 +104,16 @@ class Index:
         if scores_NGP is None and self._memory.table.dead_P is not None:
             pages = self._pages(layer, batch, led.partitions)
         return Selected(led.partitions, pages, scores_NGP)
+
+    def choose(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selection:
+        """The partitions that each query row reads on a layer that leads."""
+        return self._select(layer, batch, self._score(layer, batch, query_NGD))
+
+    def drawn(
+        self, layer: int, batch: Batch, query_NGD: Tensor, selected: Selected
+    ) -> Drawn | None:
+        """How to correct the logits of what was selected; None where they stay as they are."""
+        return None
 
     def estimated(
         self,
@@ -212,7 +223,7 @@ class Index:
             scores_RQP = self._kernel.score(query_RQE, pool_NCE, directory_RW, partitions)
         return scores_RQP.reshape(*query_NGD.shape[:2], -1)
 
-    def _choose(self, layer: int, batch: Batch, scores_NGP: Tensor) -> Selection:
+    def _select(self, layer: int, batch: Batch, scores_NGP: Tensor) -> Selection:
         rows, visible = batch.query_rows(layer), batch.visible
         alive = self._memory.table.alive(rows, self.retrieve.partition_size)
         if alive is not None:

@@ -4,8 +4,6 @@ The probe keeps a copy of every key and value that is stored, also of those that
 later and of those that clusters move; dense attention reads the copy, so no tier notices it.
 """
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -14,18 +12,9 @@ from backends.batch import Batch
 from memory_tiers.base import KVGeometry
 from memory_tiers.page_table import PageTable
 from memory_tiers.partition.every_page import every_page
-from sparse_algos.selection import Selection
 
 # How far above 1 rounding may lift what is recalled.
 SLACK = 0.01
-
-
-def without_weights(selection: Selection) -> Selection:
-    """The same tokens, each with its true weight: a head keeps its own."""
-    assert selection.bias_RGC is not None
-    absent_RGC = torch.isneginf(selection.bias_RGC)
-    bias_RGC = torch.zeros_like(selection.bias_RGC).masked_fill(absent_RGC, -torch.inf)
-    return replace(selection, bias_RGC=bias_RGC)
 
 
 class Probe:

@@ -11,11 +11,11 @@ from torch import Tensor
 from backends.attention.base import Attended, AttentionKernel, FrameSelection, merge
 from backends.batch import Batch
 from backends.context import Tape
+from backends.drawn import Drawn
 from backends.eviction import Eviction
 from backends.index import Index
-from backends.probe import Probe, without_weights
+from backends.probe import Probe
 from backends.received import Queries
-from backends.weighted import attend_weighted
 from memory_tiers.base import PageSelection
 from memory_tiers.manager import CacheManager
 from memory_tiers.trace_recorder import TraceRecorder
@@ -109,16 +109,12 @@ class RowAttention:
             return attended
         self._record(layer, batch, selected.partitions)
         self._count_read(batch, selected.pages)
-        if selected.partitions.bias_RGC is not None:
-            chosen, where = selected.partitions, (self.memory, layer, batch, query_NGD)
-            attended = attend_weighted(*where, chosen, scale)
-            if self.probe is not None:
-                self.probe.read = attend_weighted(*where, without_weights(chosen), scale)
-        elif batch.new == 1:
-            attended = self._attend_at_once(layer, query_NGD, selected.pages, scale)
-        else:
-            attended = self._attend_in_waves(query_NGD, selected.pages, scale, shared=True)
-            self._receive(layer, batch, query_NGD, selected.pages, attended, scale)
+        drawn = index.drawn(layer, batch, query_NGD, selected)
+        attended = self._attend_selected(layer, batch, query_NGD, selected.pages, scale, drawn)
+        if drawn is not None and self.probe is not None:
+            true = drawn.uncorrected()
+            pages = selected.pages
+            self.probe.read = self._attend_selected(layer, batch, query_NGD, pages, scale, true)
         if index.retrieve.estimates:
             if self.probe is not None and self.probe.read is None:
                 self.probe.read = attended
@@ -139,14 +135,34 @@ class RowAttention:
         if (eviction := self._eviction_of(layer)) is not None:
             eviction.after_rows(layer, batch, pages, Queries(query_NGD, attended.lse, scale))
 
+    def _attend_selected(
+        self,
+        layer: int,
+        batch: Batch,
+        query_NGD: Tensor,
+        pages: PageSelection,
+        scale: float,
+        drawn: Drawn | None,
+    ) -> Attended:
+        if batch.new == 1:
+            return self._attend_at_once(layer, query_NGD, pages, scale, drawn)
+        attended = self._attend_in_waves(query_NGD, pages, scale, shared=True, drawn=drawn)
+        self._receive(layer, batch, query_NGD, pages, attended, scale)
+        return attended
+
     def _attend_at_once(
-        self, layer: int, query_NGD: Tensor, pages: PageSelection, scale: float
+        self,
+        layer: int,
+        query_NGD: Tensor,
+        pages: PageSelection,
+        scale: float,
+        drawn: Drawn | None = None,
     ) -> Attended:
         """Attend the selected pages of decode rows, all in the fast tier at one time."""
         frames_N = self.memory.fetch(pages.pages_N, mandatory=True).frames_N
         self._prefetch_next(layer, pages.pages_N, frames_N)
         chosen = FrameSelection(pages.indptr_R1, frames_N, pages.live_N)
-        return self.kernel.decode(query_NGD, self.memory.pool_FPSD, chosen, scale)
+        return self._attend(query_NGD, chosen, scale, drawn, 0)
 
     def _prefetch_next(self, layer: int, pages_N: Tensor, frames_N: Tensor) -> None:
         """Load what the next layer read in its last step, while this one attends."""
@@ -158,7 +174,13 @@ class RowAttention:
             self.memory.prefetch(predicted_N, keep_N=frames_N)
 
     def _attend_in_waves(
-        self, query_NGD: Tensor, pages: PageSelection, scale: float, *, shared: bool
+        self,
+        query_NGD: Tensor,
+        pages: PageSelection,
+        scale: float,
+        *,
+        shared: bool,
+        drawn: Drawn | None = None,
     ) -> Attended:
         """Attend selected pages in parts that the fast tier holds; shared: rows share pages."""
         attended = None
@@ -171,10 +193,24 @@ class RowAttention:
                 frames_N = self.memory.fetch(wanted_N, mandatory=True).frames_N
             indptr_R1 = pages.indptr_R1.clamp(start, stop) - start
             chosen = FrameSelection(indptr_R1, frames_N, pages.live_N[start:stop])
-            part = self.kernel.decode(query_NGD, self.memory.pool_FPSD, chosen, scale)
+            part = self._attend(query_NGD, chosen, scale, drawn, start)
             attended = part if attended is None else merge(attended, part)
         assert attended is not None, "a row always sees itself"
         return attended
+
+    def _attend(
+        self,
+        query_NGD: Tensor,
+        chosen: FrameSelection,
+        scale: float,
+        drawn: Drawn | None,
+        first: int,
+    ) -> Attended:
+        """Attend the frames of selected pages, `first` of which came in earlier waves."""
+        pool_FPSD = self.memory.pool_FPSD
+        if drawn is not None:
+            chosen = drawn.corrected(self.kernel, query_NGD, pool_FPSD, chosen, first)
+        return self.kernel.decode(query_NGD, pool_FPSD, chosen, scale)
 
     def _count_read(self, batch: Batch, pages: PageSelection) -> None:
         count, read = self.memory.counters.current, pages.pages_N.numel()

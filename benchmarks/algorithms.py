@@ -25,7 +25,6 @@ from composed import Bench, make_bench
 from rich.console import Console
 from rounds import interleave, ratio, save, show
 
-from backends import row_attention
 from backends.base import Request
 from harness.build import build_algorithm
 from harness.composing import composed, options
@@ -87,7 +86,6 @@ def operations_of(arm: Arm) -> list[tuple[Any, str, str]]:
         (index._mapper, "to_pages", "map"),
         (memory, "fetch", "fetch"),
         (attention.kernel, "decode", "attend"),
-        (row_attention, "attend_weighted", "attend"),
         (index, "estimated", "estimate"),
     ]
 

@@ -21,7 +21,8 @@ def build(component: Component, key: str, *positional: Any) -> Any:
     except TypeError as error:
         known = options(list(inspect.signature(target).parameters))
         raise ValueError(f"{key}: {error}; {component.target} takes {known}") from None
-    return target(*positional, **{name: _frozen(value) for name, value in arguments.items()})
+    values = {name: _value(value, f"{key}.{name}") for name, value in arguments.items()}
+    return target(*positional, **values)
 
 
 def find(component: Component, key: str) -> Any:
@@ -73,5 +74,8 @@ def mapper_for(
     )
 
 
-def _frozen(value: Any) -> Any:
+def _value(value: Any, key: str) -> Any:
+    """An argument: another component is built, a list is frozen."""
+    if isinstance(value, dict) and "_target_" in value:
+        return build(Component.model_validate(value), key)
     return tuple(value) if isinstance(value, list) else value

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from harness.build import build
+from harness.composing import composed
 from harness.listing import CONF, ROLES, defaults_of, read_option
 from harness.settings import Component
 from sparse_algos.evictor import Evictor
@@ -52,7 +53,8 @@ def rows() -> Iterator[tuple[str, ...]]:
     yield DENSE
     for role in ("retrieve", "evict", "prefill"):
         for path in sorted((CONF / "algo" / role).glob("*.yaml")):
-            if "_target_" in (content := read_option(path)):
+            if path.stem != "none":
+                content = composed(["algo=dense", f"algo/{role}={path.stem}"])["algo"][role]
                 yield role_row(path.stem, role, content)
     for path in sorted((CONF / "algo").glob("*.yaml")):
         named = defaults_of(read_option(path))

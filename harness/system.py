@@ -8,8 +8,10 @@ import torch
 
 from backends.attention.base import AttentionKernel
 from backends.cluster_index import ClusterIndex
+from backends.hashed_index import HashedIndex
 from backends.index import Index
 from backends.paged_attention import PagedAttention
+from backends.pruned_index import PrunedIndex
 from backends.rebuilt_index import RebuiltIndex
 from backends.row_attention import LayerRules
 from backends.scheduler import Schedule
@@ -31,14 +33,16 @@ from memory_tiers.page_table import PageTable
 from memory_tiers.sharing import Sharing
 from memory_tiers.summary_store import SummaryStore
 from sparse_algos.base import Algorithm
-from sparse_algos.selection import PartitionKind
+from sparse_algos.retriever import IndexKind
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLED = ROOT / "models" / "bundled"
-INDEXES: dict[PartitionKind, type[Index]] = {
-    "token": Index,
-    "block": Index,
-    "cluster": ClusterIndex,
+INDEXES: dict[IndexKind, type[Index]] = {
+    "summaries": Index,
+    "clusters": ClusterIndex,
+    "pruned": PrunedIndex,
+    "hashed": HashedIndex,
+    "rebuilt": RebuiltIndex,
 }
 
 
@@ -147,6 +151,4 @@ def _index(
     num_rows = geometry.num_layers * memory.table.num_rows
     store = SummaryStore(spec, num_rows, partitions, geometry.device)
     mapper = build_mapper(settings, algorithm)
-    retrieve = algorithm.retrieve
-    index = RebuiltIndex if retrieve.rebuilds_keys else INDEXES[retrieve.kind]
-    return index(retrieve, mapper, store, memory, kernel)
+    return INDEXES[algorithm.retrieve.index_kind](algorithm.retrieve, mapper, store, memory, kernel)

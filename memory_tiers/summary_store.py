@@ -79,11 +79,16 @@ class SummaryStore:
         width = -(-num_partitions // SEGMENT)
         return Segments(self._pools[name], self._directory_RW[rows_R, :width])
 
-    def read_at(self, rows_N: Tensor, partitions_N: Tensor) -> Summaries:
+    def read_at(
+        self, rows_N: Tensor, partitions_N: Tensor, names: Sequence[str] | None = None
+    ) -> Summaries:
         """Single partitions, in the shape of their rows; what was never written holds anything."""
         segment_N = self._directory_RW[rows_N, partitions_N // SEGMENT].clamp(min=0)
         slot_N = partitions_N % SEGMENT
-        return {name: pool[segment_N, slot_N] for name, pool in self._pools.items()}
+        return {
+            name: self._pools[name][segment_N, slot_N]
+            for name in (self._pools if names is None else names)
+        }
 
     def reserve(
         self, rows_R: Tensor, num_partitions: int, partitions_R: Tensor | None = None

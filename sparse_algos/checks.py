@@ -23,3 +23,9 @@ def check_share(key: str, value: object, *, of: str) -> None:
     """Refuse what is no share of something, above 0 and at most 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value <= 1.0:
         raise ValueError(f"{key}={value!r} is no share of {of}; give a number above 0, at most 1")
+
+
+def check_fraction(key: str, value: object) -> None:
+    """Refuse what is no number between 0 and 1, both allowed."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{key}={value!r} is no share; give a number from 0 to 1")

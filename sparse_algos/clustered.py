@@ -7,17 +7,21 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sparse_algos.checks import check_count
-from sparse_algos.retriever import NOTHING, Keys, Retriever, Summaries
+from sparse_algos.checks import check_count, check_fraction
+from sparse_algos.retriever import NOTHING, IndexKind, Keys, Retriever, Summaries
 from sparse_algos.scores import reduce_group
 from sparse_algos.selection import PartitionKind, Selection, Steady, Visible
 
 
 class Best(NamedTuple):
-    """Clusters of each row, best first, and whether they fit its budget: the first ones do."""
+    """Clusters of each row, best first: the first ones fit its budget, some after them may count.
+
+    estimated_RC: bool, those that are not read but estimated.
+    """
 
     partitions_RC: Tensor
     fits_RC: Tensor
+    estimated_RC: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,20 +30,29 @@ class ClusterRetriever(Retriever):
 
     cluster_tokens: mean tokens of a cluster; rebuild_every: once this many tokens stand between
     the last clusters and the recents, they form clusters of their own. Until then they are read
-    like the recents, the newest of them first if they exceed the budget.
+    like the recents, the newest of them first if they exceed the budget. estimated_share: of a
+    row's clusters, how many that are next best after those it reads are estimated; 0 for none.
     """
 
     cluster_tokens: int
     rebuild_every: int
+    estimated_share: float
 
     kind: ClassVar[PartitionKind] = "cluster"
+    index_kind: ClassVar[IndexKind] = "clusters"
     takes_best: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """See Retriever."""
         check_count("algo.retrieve.cluster_tokens", self.cluster_tokens, least=1)
         check_count("algo.retrieve.rebuild_every", self.rebuild_every, least=1)
+        check_fraction("algo.retrieve.estimated_share", self.estimated_share)
         super().__post_init__()
+
+    @property
+    def estimates(self) -> bool:
+        """See Retriever."""
+        return self.estimated_share > 0
 
     @property
     def partition_size(self) -> int:
@@ -95,21 +108,35 @@ class ClusterRetriever(Retriever):
         absent_R1P = (sizes_RP == 0).unsqueeze(1)
         scores_RP = reduce_group(scores_RGP.masked_fill(absent_R1P, -torch.inf), self.group_reduce)
         best = self._best(scores_RP, sizes_RP, room_R)
-        partitions_RC = best.partitions_RC.masked_fill(~best.fits_RC, scores_RP.shape[1])
+        width = int(best.fits_RC.sum(dim=1).amax())
+        fits_RC = best.fits_RC[:, :width]
+        partitions_RC = best.partitions_RC[:, :width].masked_fill(~fits_RC, scores_RP.shape[1])
         partitions_RC, order_RC = partitions_RC.sort(dim=1)
-        return Selection(partitions_RC, best.fits_RC.gather(1, order_RC), steady)
+        estimated_RC = best.partitions_RC.masked_fill(~best.estimated_RC, -1)
+        return Selection(
+            partitions_RC,
+            fits_RC.gather(1, order_RC),
+            steady,
+            estimated_RC=estimated_RC if self.estimates else None,
+        )
 
     def _best(self, scores_RP: Tensor, sizes_RP: Tensor, room_R: Tensor) -> Best:
         """Clusters in the order of their scores, as many columns as the widest row takes."""
         most = scores_RP.shape[1]
-        columns = min(most, 1 + 2 * int(room_R.amax()) // self.cluster_tokens)
+        share_R = (sizes_RP > 0).sum(dim=1).double() * self.estimated_share
+        estimated_R1 = share_R.ceil().long().unsqueeze(1)
+        more = int(estimated_R1.amax())
+        columns = min(most, 1 + 2 * int(room_R.amax()) // self.cluster_tokens + more)
         while True:
             best = scores_RP.topk(columns, dim=1)
+            there_RC = best.values > -torch.inf
             taken_RC = sizes_RP.gather(1, best.indices).cumsum(dim=1)
-            fits_RC = (taken_RC <= room_R.unsqueeze(1)) & (best.values > -torch.inf)
-            if columns == most or not fits_RC[:, -1].any():
-                width = int(fits_RC.sum(dim=1).amax())
-                return Best(best.indices[:, :width], fits_RC[:, :width])
+            fits_RC = (taken_RC <= room_R.unsqueeze(1)) & there_RC
+            num_R1 = fits_RC.sum(dim=1, keepdim=True)
+            if columns == most or int(num_R1.amax()) + more < columns:
+                nth_C = torch.arange(columns, device=scores_RP.device)
+                next_RC = (nth_C >= num_R1) & (nth_C < num_R1 + estimated_R1)
+                return Best(best.indices, fits_RC, next_RC & there_RC)
             # Clusters were smaller than they are on average.
             columns = min(most, 2 * columns)
 

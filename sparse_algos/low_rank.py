@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparse_algos.checks import check_count
 from sparse_algos.model_shape import ModelShape, Rotary
-from sparse_algos.retriever import Retriever
+from sparse_algos.retriever import IndexKind, Retriever
 
 
 class Factors(NamedTuple):
@@ -31,6 +31,7 @@ class LowRankRetriever(Retriever):
 
     needs_positions: ClassVar[bool] = True
     rebuilds_keys: ClassVar[bool] = True
+    index_kind: ClassVar[IndexKind] = "rebuilt"
 
     def __post_init__(self) -> None:
         """See Retriever."""

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from sparse_algos.selection import PartitionKind, Selection, Visible
 
 Summaries = Mapping[str, Tensor]
 NOTHING: Summaries = {}
+# What keeps a retriever's summaries: see harness/system.py.
+IndexKind = Literal["summaries", "clusters", "pruned", "hashed", "rebuilt"]
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,12 @@ class Retriever(ABC):
     `scoring_query` are the scores, which kernels then work out where it lies; None where scores are
     anything else, and `score` says what. takes_best: `select` is that of this class, which
     kernels may do by themselves. weighed: summaries that `select` looks at beside the scores.
-    estimates: `estimate` adds something to what was read. trained: what `weights` holds, None where
-    nothing is trained or calibrated. needs_positions: token t lies in slot t, which evictors undo.
-    bound: it is there to be compared with, above or below all that can be served. rebuilds_keys:
-    keys are replaced by what it rebuilds them from, once the context is complete.
+    estimates: `estimate` adds something to what was read. corrects: logits of what is read are
+    changed, as a selection's bias and draws say. trained: what `weights` holds, None where nothing
+    is trained or calibrated. needs_positions: token t lies in slot t, which evictors undo. bound:
+    it is there to be compared with, above or below all that can be served. rebuilds_keys: keys are
+    replaced by what it rebuilds them from, once the context is complete. index_kind: when summaries
+    are formed, and of what.
     """
 
     budget_tokens: int | float
@@ -117,10 +121,11 @@ class Retriever(ABC):
     _tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     kind: ClassVar[PartitionKind]
+    index_kind: ClassVar[IndexKind] = "summaries"
     scored: ClassVar[str | None] = None
     takes_best: ClassVar[bool] = True
     weighed: ClassVar[tuple[str, ...]] = ()
-    estimates: ClassVar[bool] = False
+    corrects: ClassVar[bool] = False
     needs_value_mean: ClassVar[bool] = False
     needs_positions: ClassVar[bool] = False
     trained: ClassVar[str | None] = None
@@ -177,6 +182,16 @@ class Retriever(ABC):
     @property
     def needs_queries(self) -> bool:
         """Whether `build` looks at queries, see Keys."""
+        return False
+
+    @property
+    def estimates(self) -> bool:
+        """Whether `estimate` adds something to what was read."""
+        return False
+
+    @property
+    def prunes(self) -> bool:
+        """Whether a row may read less than its budget and its context both allow."""
         return False
 
     def fitted(self, model: ModelShape) -> "Retriever":

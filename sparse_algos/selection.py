@@ -26,6 +26,7 @@ class Visible:
     num_tokens_R: int64 [R], the row sees tokens 0 .. n-1 of its sequence; longest: their maximum,
     known on the host; alive_RP: bool [R, P] or None, partitions that still hold a token; shortest:
     the least that any row is known to see, on the host; clusters: where partitions are clusters;
+    covered_R: int64 [R], where summaries are formed in bulk, the first token that has none yet.
     num_kv_heads and num_queries: rows are sequences x kv heads x queries, the last innermost.
     """
 
@@ -36,6 +37,7 @@ class Visible:
     clusters: Clusters | None = None
     num_kv_heads: int = 1
     num_queries: int = 1
+    covered_R: Tensor | None = None
     _masks: dict[tuple[int, ...], "Masks"] = field(default_factory=dict, repr=False)
 
     def masks(self, num_partitions: int, size: int, sinks: int, recents: int) -> "Masks":
@@ -75,9 +77,11 @@ class Selection:
     """Partitions that each row reads, ascending: int64 [R, C].
 
     valid_RC says which columns count, bool; None when all of them do; steady: where partitions do
-    not cover every token; bias_RGC: float32, added to the logits of the tokens of a column for each
-    query head, where partitions are tokens; estimated_RC: partitions that are not read but
-    estimated, -1 for none.
+    not cover every token; bias_RGC: float32, where partitions are tokens, added to the logits of a
+    column for each query head; estimated_RC: partitions that are not read but estimated, -1 for
+    none; share_RG: float32, the share of a query head's attention that, by its scores, is on what
+    is read; drawn_RGC: bool, tokens that a query head has drawn at random, whose logits are
+    corrected by how likely that was.
     """
 
     partitions_RC: Tensor
@@ -85,3 +89,5 @@ class Selection:
     steady: Steady | None = None
     bias_RGC: Tensor | None = None
     estimated_RC: Tensor | None = None
+    share_RG: Tensor | None = None
+    drawn_RGC: Tensor | None = None

@@ -29,12 +29,14 @@ class FrameSelection:
     """The frames that each row reads, as CSR.
 
     indptr_R1: int64 [R + 1]; frames_N: int32 or int64 [N], indices into the pool;
-    live_N: int64 [N], bit s says that slot s counts (bit 63 is the sign bit).
+    live_N: int64 [N], bit s says that slot s counts (bit 63 is the sign bit). bias_GV: float32,
+    added to the logits of the V live slots, in order, for each query head of a row; None for 0.
     """
 
     indptr_R1: Tensor
     frames_N: Tensor
     live_N: Tensor
+    bias_GV: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,10 @@ class AttentionKernel(ABC):
 
         query_RGD [R, G, D]; pool_FPSD [F, 2, S, D], keys then values, S <= 64. One dtype.
         """
+
+    @abstractmethod
+    def products(self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection) -> Tensor:
+        """Dot products of a row's queries with the keys of its V live slots, float32 [G, V]."""
 
     @abstractmethod
     def prefill(

@@ -11,6 +11,7 @@ from torch import Tensor
 from backends.attention.base import Attended, FrameSelection, StepInputs, StepOutcome
 from backends.attention.cpu_step import StepCaller
 from backends.attention.reference import Reference
+from memory_tiers.base import count_bits
 from memory_tiers.native import load_library
 from memory_tiers.summary_store import SEGMENT
 
@@ -22,13 +23,14 @@ ENTRIES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # Below this, waking a second thread takes longer than the read.
 BYTES_PER_THREAD = 1 << 20
 ARGUMENTS = [
-    *[ctypes.c_void_p] * 7,
-    *[ctypes.c_int64] * 3,
+    *[ctypes.c_void_p] * 8,
+    *[ctypes.c_int64] * 4,
     *[ctypes.c_int] * 2,
     ctypes.c_float,
     ctypes.c_int,
 ]
 SCORE_ARGUMENTS = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 3]
+PRODUCT_ARGUMENTS = [*[ctypes.c_void_p] * 6, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 3]
 # Queries that share one pass over the summaries.
 QUERIES_PER_PASS = 4
 
@@ -44,6 +46,7 @@ class Cpu(Reference):
         library = load_library("attention", SOURCES, (f"-DHEAD_DIM={head_dim}",))
         self.head_dim = head_dim
         self._entries = _entries(library, "attend", ARGUMENTS)
+        self._products = _entries(library, "products", PRODUCT_ARGUMENTS)
         self._scores = _entries(library, "score", SCORE_ARGUMENTS)
         steps = _entries(library, "step", [ctypes.c_void_p, ctypes.c_int])
         self._steps = {dtype: StepCaller(entry, _threads_for) for dtype, entry in steps.items()}
@@ -53,37 +56,55 @@ class Cpu(Reference):
         self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
     ) -> Attended:
         """See AttentionKernel. The pool is contiguous; the result is the same for any threads."""
-        num_rows, group_size, head_dim = query_RGD.shape
-        num_frames, _, page_size, _ = pool_FPSD.shape
-        assert query_RGD.dtype == pool_FPSD.dtype and pool_FPSD.is_contiguous()
-        assert head_dim == pool_FPSD.shape[-1] == self.head_dim and page_size <= 64
-        query_RGD = query_RGD.contiguous()
-        indptr_R1, live_N = selection.indptr_R1.contiguous(), selection.live_N.contiguous()
-        frames_N = selection.frames_N
-        if frames_N.dtype != torch.int32:
-            frames_N = frames_N.to(torch.int32)
-        frames_N, num_selected = frames_N.contiguous(), frames_N.shape[0]
-        assert indptr_R1.shape[0] == num_rows + 1 and num_selected == live_N.shape[0]
-        assert indptr_R1.dtype == live_N.dtype == torch.int64
+        ready = self._checked(query_RGD, pool_FPSD, selection)
+        num_rows, group_size, _ = query_RGD.shape
+        query_RGD, bias_GV = query_RGD.contiguous(), ready.bias_GV
         out_RGD, lse_RG = torch.empty_like(query_RGD), torch.empty(num_rows, group_size)
         refused = self._entries[query_RGD.dtype](
             query_RGD.data_ptr(),
             pool_FPSD.data_ptr(),
-            indptr_R1.data_ptr(),
-            frames_N.data_ptr(),
-            live_N.data_ptr(),
+            ready.indptr_R1.data_ptr(),
+            ready.frames_N.data_ptr(),
+            ready.live_N.data_ptr(),
             out_RGD.data_ptr(),
             lse_RG.data_ptr(),
+            None if bias_GV is None else bias_GV.data_ptr(),
             num_rows,
-            num_selected,
-            num_frames,
+            len(ready.frames_N),
+            len(pool_FPSD),
+            0 if bias_GV is None else bias_GV.shape[1],
             group_size,
-            page_size,
+            pool_FPSD.shape[2],
             scale,
-            _threads_for(num_selected * 2 * page_size * head_dim * query_RGD.itemsize),
+            _threads_for(len(ready.frames_N) * pool_FPSD.stride(0) * pool_FPSD.itemsize),
         )
-        assert not refused, f"the selection points outside the pool of {num_frames} frames"
+        assert not refused, f"the selection points outside the pool of {len(pool_FPSD)} frames"
         return Attended(out_RGD, lse_RG)
+
+    def products(self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection) -> Tensor:
+        """See AttentionKernel."""
+        ready = self._checked(query_RGD, pool_FPSD, selection)
+        num_rows, group_size, _ = query_RGD.shape
+        query_RGD = query_RGD.contiguous()
+        num_slots = count_bits(ready.live_N, pool_FPSD.shape[2])
+        out_GV = torch.empty(group_size, num_slots)
+        refused = self._products[query_RGD.dtype](
+            query_RGD.data_ptr(),
+            pool_FPSD.data_ptr(),
+            ready.indptr_R1.data_ptr(),
+            ready.frames_N.data_ptr(),
+            ready.live_N.data_ptr(),
+            out_GV.data_ptr(),
+            num_rows,
+            len(ready.frames_N),
+            len(pool_FPSD),
+            num_slots,
+            group_size,
+            pool_FPSD.shape[2],
+            _threads_for(len(ready.frames_N) * pool_FPSD.stride(0) * pool_FPSD.itemsize // 2),
+        )
+        assert not refused, f"the selection points outside the pool of {len(pool_FPSD)} frames"
+        return out_GV
 
     def score(
         self, query_RQE: Tensor, segments_NCE: Tensor, directory_RW: Tensor, num_partitions: int
@@ -123,6 +144,22 @@ class Cpu(Reference):
         """See AttentionKernel. The result is the same for any threads."""
         caller = self._caller_for(step)
         return super().decode_step(step) if caller is None else caller(step, attend=True)
+
+    def _checked(
+        self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection
+    ) -> FrameSelection:
+        """The selection as the compiled code takes it."""
+        indptr_R1, live_N = selection.indptr_R1.contiguous(), selection.live_N.contiguous()
+        frames_N, bias_GV = selection.frames_N.to(torch.int32).contiguous(), selection.bias_GV
+        assert query_RGD.dtype == pool_FPSD.dtype and pool_FPSD.is_contiguous()
+        assert query_RGD.shape[-1] == pool_FPSD.shape[-1] == self.head_dim
+        assert pool_FPSD.shape[2] <= 64 and len(frames_N) == len(live_N)
+        assert len(indptr_R1) == len(query_RGD) + 1
+        assert indptr_R1.dtype == live_N.dtype == torch.int64
+        if bias_GV is not None:
+            assert bias_GV.dtype == torch.float32 and len(bias_GV) == query_RGD.shape[1]
+            bias_GV = bias_GV.contiguous()
+        return FrameSelection(indptr_R1, frames_N, live_N, bias_GV)
 
     def _caller_for(self, step: StepInputs) -> StepCaller | None:
         """A caller that is ready for the step; None where no compiled one serves it."""

@@ -32,14 +32,25 @@ class Reference(AttentionKernel):
         self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection, scale: float
     ) -> Attended:
         """See AttentionKernel."""
-        frames_RN, live_RN = _padded(selection)
-        slots_S = torch.arange(pool_FPSD.shape[2], device=pool_FPSD.device)
-        seen_RT = (live_RN.unsqueeze(-1) >> slots_S & 1).bool().flatten(1)
+        frames_RN, seen_RT = _slots(selection, pool_FPSD.shape[2])
         pages_RNPSD = pool_FPSD[frames_RN]
         key_RTD, value_RTD = (pages_RNPSD[:, :, part].flatten(1, 2) for part in (0, 1))
         # A weight of 0 does not silence a value of NaN.
         value_RTD = value_RTD.masked_fill(~seen_RT.unsqueeze(-1), 0)
-        return _attend_plain(query_RGD, key_RTD, value_RTD, seen_RT.unsqueeze(1), scale)
+        bias_RGT = None
+        if selection.bias_GV is not None:
+            bias_GRT = torch.zeros(query_RGD.shape[1], *seen_RT.shape, device=seen_RT.device)
+            bias_GRT[:, seen_RT] = selection.bias_GV
+            bias_RGT = bias_GRT.transpose(0, 1)
+        mask_R1T = seen_RT.unsqueeze(1)
+        return _attend_plain(query_RGD, key_RTD, value_RTD, mask_R1T, scale, bias_RGT)
+
+    def products(self, query_RGD: Tensor, pool_FPSD: Tensor, selection: FrameSelection) -> Tensor:
+        """See AttentionKernel."""
+        frames_RN, seen_RT = _slots(selection, pool_FPSD.shape[2])
+        key_RTD = pool_FPSD[frames_RN, 0].flatten(1, 2)
+        product_RGT = query_RGD.float() @ key_RTD.float().mT
+        return product_RGT.transpose(0, 1)[:, seen_RT]
 
     def prefill(
         self,
@@ -119,6 +130,19 @@ def _padded(selection: FrameSelection) -> _Padded:
     return _Padded(frames_N[at_RN], live_N[at_RN].masked_fill(~inside_RN, 0))
 
 
+class _Slots(NamedTuple):
+    """The frames of each row, and which slots of these are live: bool [R, N * S]."""
+
+    frames_RN: Tensor
+    seen_RT: Tensor
+
+
+def _slots(selection: FrameSelection, page_tokens: int) -> _Slots:
+    frames_RN, live_RN = _padded(selection)
+    slots_S = torch.arange(page_tokens, device=live_RN.device)
+    return _Slots(frames_RN, (live_RN.unsqueeze(-1) >> slots_S & 1).bool().flatten(1))
+
+
 class _Extent(NamedTuple):
     """Columns before `shared` are seen by every row, columns from `end` on by none."""
 
@@ -187,10 +211,17 @@ def _dense(tensor: Tensor) -> Tensor:
 
 
 def _attend_plain(
-    query_BMD: Tensor, key_BTD: Tensor, value_BTD: Tensor, mask_BMT: Tensor | None, scale: float
+    query_BMD: Tensor,
+    key_BTD: Tensor,
+    value_BTD: Tensor,
+    mask_BMT: Tensor | None,
+    scale: float,
+    bias_BMT: Tensor | None = None,
 ) -> Attended:
     """Attend in float32; mask_BMT may broadcast, keys under it may be NaN, values may not."""
     scores_BMT = (query_BMD.float() * scale) @ key_BTD.float().mT
+    if bias_BMT is not None:
+        scores_BMT += bias_BMT
     if mask_BMT is not None:
         scores_BMT.masked_fill_(~mask_BMT, -torch.inf)
     lse_BM = scores_BMT.logsumexp(-1)

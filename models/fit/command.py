@@ -31,7 +31,7 @@ OK, USAGE = 0, 2
 
 def main(argv: Sequence[str]) -> int:
     """Fit, write the file, show what it is worth; the exit code."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse_intermixed_args(argv)
     console = Console()
     try:
         work = _prepare(options)

@@ -1,8 +1,8 @@
 """RetroInfer (Chen et al., PVLDB 19(5), arXiv:2505.02922): clusters of keys, ranked by centroids.
 
-Its zones that are read exactly: first and last tokens, and the best clusters. The estimation zone,
-where clusters that are not read are approximated by their centroids, is not there yet: what is not
-read does not count.
+Its zones: first and last tokens and the best clusters are read exactly; the next best clusters are
+estimated by their centroids, sizes and mean values; the rest does not count. We read as many whole
+clusters as the budget of tokens holds, where the paper reads a share of the clusters.
 """
 
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from torch.nn.functional import normalize, pad
 
 from sparse_algos.checks import check_count
 from sparse_algos.clustered import ClusterRetriever
-from sparse_algos.retriever import Queries, Summaries, TensorSpec
+from sparse_algos.retriever import Estimate, Queries, Read, Summaries, TensorSpec
 
 # Similarities held at one time, so that a long context needs no quadratic memory.
 BLOCK_ELEMENTS = 1 << 24
 
 
 class Sums(NamedTuple):
-    """Sum of the keys of each label, and how many of them are live."""
+    """Sum of the vectors of each label, and how many of them are live."""
 
-    keys_NPD: Tensor
+    sum_NPD: Tensor
     count_NP1: Tensor
 
 
@@ -58,8 +58,12 @@ class RetroInfer(ClusterRetriever):
         return segments * max(1, num_tokens // (self.cluster_tokens * segments))
 
     def summary_spec(self, head_dim: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
-        """The mean key."""
-        return {"centroid": TensorSpec((head_dim,), dtype)}
+        """The mean key; where clusters are estimated, the mean value and the number of tokens."""
+        centroid = {"centroid": TensorSpec((head_dim,), dtype)}
+        if not self.estimates:
+            return centroid
+        value, size = TensorSpec((head_dim,), dtype), TensorSpec((1,), torch.float32)
+        return centroid | {"value": value, "size": size}
 
     def scoring_query(self, queries: Queries) -> Tensor:
         """Makes the attention logits of the centroids, q.c / sqrt(D)."""
@@ -86,8 +90,30 @@ class RetroInfer(ClusterRetriever):
     ) -> Summaries:
         """See ClusterRetriever."""
         ones_RT = torch.ones_like(labels_RT, dtype=torch.float32)
-        sums = _sums(keys_RTD.float(), ones_RT, labels_RT, num_clusters)
-        return {"centroid": (sums.keys_NPD / sums.count_NP1.clamp(min=1)).to(keys_RTD.dtype)}
+        keys = _sums(keys_RTD.float(), ones_RT, labels_RT, num_clusters)
+        least_NP1 = keys.count_NP1.clamp(min=1)
+        centroid = {"centroid": (keys.sum_NPD / least_NP1).to(keys_RTD.dtype)}
+        if not self.estimates:
+            return centroid
+        values = _sums(values_RTD.float(), ones_RT, labels_RT, num_clusters)
+        value_RPD = (values.sum_NPD / least_NP1).to(values_RTD.dtype)
+        return centroid | {"value": value_RPD, "size": keys.count_NP1}
+
+    def estimate(self, read: Read) -> Estimate:
+        """Each estimated cluster counts as `size` tokens of its mean key and mean value."""
+        estimated_RC = read.selection.estimated_RC
+        assert estimated_RC is not None
+        at_RGC = estimated_RC.clamp(min=0).unsqueeze(1).expand(-1, read.scores_RGP.shape[1], -1)
+        # Scores are logits of the usual scale, models may have another.
+        logits_RGC = read.scores_RGP.gather(2, at_RGC) * (
+            read.scale * read.query_RGD.shape[2] ** 0.5
+        )
+        logits_RGC = logits_RGC + read.summaries["size"].mT.log()
+        logits_RGC = logits_RGC.masked_fill(estimated_RC.unsqueeze(1) < 0, -torch.inf)
+        value_RCD = read.summaries["value"].float().masked_fill((estimated_RC < 0).unsqueeze(2), 0)
+        lse_RG = logits_RGC.logsumexp(dim=2)
+        weight_RGC = torch.nan_to_num(logits_RGC.softmax(dim=2))
+        return Estimate(weight_RGC @ value_RCD, lse_RG)
 
     def _num_segments(self, num_tokens: int) -> int:
         return max(1, round(num_tokens / self.segment_tokens))
@@ -106,7 +132,7 @@ def _moved(keys_NTD: Tensor, lengths_N: Tensor, centroids_NPD: Tensor) -> Tensor
     place_T = torch.arange(keys_NTD.shape[1], device=keys_NTD.device)
     live_NT = (place_T < lengths_N.unsqueeze(1)).float()
     sums = _sums(keys_NTD, live_NT, labels_NT, centroids_NPD.shape[1])
-    return torch.where(sums.count_NP1 > 0, normalize(sums.keys_NPD, dim=2), centroids_NPD)
+    return torch.where(sums.count_NP1 > 0, normalize(sums.sum_NPD, dim=2), centroids_NPD)
 
 
 def _nearest(keys_NTD: Tensor, centroids_NPD: Tensor) -> Tensor:

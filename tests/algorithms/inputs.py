@@ -35,6 +35,11 @@ def queries_of(
     return Queries(query_RQD, position_RM, layer, num_partitions)
 
 
+def junk(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """What memory may hold where nothing was written."""
+    return torch.full(shape, torch.nan if dtype.is_floating_point else 77, dtype=dtype)
+
+
 def shape_of(
     *, layers: int = 3, kv_heads: int = 2, group: int = 2, head_dim: int = 16, base: float = 1e4
 ) -> ModelShape:

@@ -159,16 +159,18 @@ def assert_pages_hold(uid: str, pages_N: Tensor, found_NPSD: Tensor, system: Sys
 
 
 def test_factors_are_given_back_and_counted():
-    system = low_rank_system(max_batch=1)
+    system = low_rank_system(max_batch=2)
     peaks = []
     for uid in ("first", "second"):
         system.context(uid, CONTEXT)
         system.question(uid, 1)
         peaks.append(system.attention.index.peak_bytes)
         system.release(uid)
+        # The next one takes the other slot.
+        system.slots.insert(0, system.slots.pop())
     assert peaks[0] == peaks[1]
     factors = SHAPE.layers * 4 * RANK * (128 + SHAPE.kv_heads * SHAPE.head_dim)
-    plain = build_system(settings_of("shadowkv", max_batch=1), SHAPE, TIGHT_BUDGET)
+    plain = build_system(settings_of("shadowkv", max_batch=2), SHAPE, TIGHT_BUDGET)
     plain.context("first", CONTEXT)
     plain.question("first", 1)
     more = peaks[0] - plain.attention.index.peak_bytes

@@ -29,6 +29,7 @@ def retroinfer(**changes) -> RetroInfer:
         "rebuild_every": 8,
         "segment_tokens": 40,
         "iterations": 10,
+        "estimated_share": 0.25,
     }
     return RetroInfer(**plain | changes)
 
@@ -239,6 +240,7 @@ def test_every_token_but_sinks_and_newest_is_clustered_once(
         ({"budget_tokens": 13}, "take up to 14 tokens"),
         ({"cluster_tokens": 0}, "algo.retrieve.cluster_tokens=0"),
         ({"rebuild_every": 0}, "algo.retrieve.rebuild_every=0"),
+        ({"estimated_share": 1.5}, "algo.retrieve.estimated_share=1.5"),
         ({"iterations": 0}, "algo.retrieve.iterations=0"),
         ({"segment_tokens": 7}, "raise it to 8"),
     ],

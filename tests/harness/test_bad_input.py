@@ -59,7 +59,12 @@ REFUSED = {
     ("algo=seerattention_r", "algo.retrieve.block_tokens=24"): ("24 tokens", "page_tokens=16"),
     ("algo=seerattention_r", "algo/evict=streaming"): ("algo.evict drops", "algo/evict=none"),
     ("algo=tidaldecode", "algo.retrieve.selecting_layers=[9]"): ("selecting_layers=[9]", "0 to 5"),
-    ("algo=tidaldecode", "algo.dense_layers=3"): ("layer 3 reads", "lower algo.dense_layers"),
+    ("algo=tidaldecode", "algo.dense_layers=4"): ("layer 4 reads", "lower algo.dense_layers"),
+    ("algo=retroinfer", "algo.retrieve.estimated_share=2"): ("estimated_share=2", "0 to 1"),
+    ("algo=sparq", "algo.retrieve.channels=65"): ("algo.retrieve.channels=65", "lower it"),
+    ("algo=magicpig", "algo.retrieve.budget_tokens=83"): ("budget_tokens=83", "raise it"),
+    ("algo=twilight", "algo.retrieve.top_p=95"): ("algo.retrieve.top_p=95", "0 to 1"),
+    ("algo=twilight", "algo/retrieve@algo.retrieve.base=retroinfer"): ("RetroInfer", "base=quest"),
     ("algo.retrieve._target_=os.system",): ("algo.retrieve._target_='os.system'", "sparse_algos"),
 }
 

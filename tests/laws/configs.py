@@ -19,16 +19,32 @@ CONF = Path(__file__).parents[2] / "conf"
 PAGE_TOKENS = 16
 # Algorithms with other settings than their option has, for what only those can show. Under the
 # name of an option they stand in its place.
+SMALL_CLUSTERS = {
+    "sinks": 2,
+    "recents": 5,
+    "cluster_tokens": 4,
+    "rebuild_every": 8,
+    "segment_tokens": 50,
+}
+SMALL_BLOCKS = {
+    "_target_": "sparse_algos.retrieve.quest.Quest",
+    "budget_tokens": 64,
+    "sinks": 4,
+    "recents": 16,
+    "group_reduce": "max",
+    "block_tokens": 4,
+}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "quest of 8": ("quest", {"block_tokens": 8}),
-    "retroinfer": (
-        "retroinfer",
-        {"sinks": 2, "recents": 5, "cluster_tokens": 4, "rebuild_every": 8, "segment_tokens": 50},
-    ),
     "tidaldecode": ("tidaldecode", {"selecting_layers": [0, 2]}),
     "double_sparsity": ("double_sparsity", {"label_channels": 5}),
     "loki": ("loki", {"label_channels": 4}),
     "seerattention_r of 8": ("seerattention_r", {"block_tokens": 8}),
+    "retroinfer": ("retroinfer", SMALL_CLUSTERS),
+    "retroinfer without estimates": ("retroinfer", SMALL_CLUSTERS | {"estimated_share": 0}),
+    "magicpig": ("magicpig", {"sinks": 2, "recents": 5, "rebuild_every": 8, "bits": 3}),
+    "twilight": ("twilight", {"base": SMALL_BLOCKS, "top_p": 0.99}),
+    "twilight of all weight": ("twilight", {"base": SMALL_BLOCKS, "top_p": 1.0}),
     "quest of 32": ("quest", {"block_tokens": 32, "sinks": 0, "recents": 1}),
     "arkvale": ("arkvale", {"block_tokens": 8, "sinks": 2, "recents": 5}),
     "arkvale of 32": ("arkvale", {"block_tokens": 32, "sinks": 0, "recents": 1}),
@@ -140,13 +156,22 @@ def num_levels(tier: str) -> int:
 
 
 def placements() -> Iterator[tuple[str, str]]:
-    """Every algorithm with every partition option that can serve it; patterns never see one."""
-    for algo in ALGORITHMS:
-        for partition in ["auto"] if algo in PATTERNED else options("partition"):
+    """Every algorithm where `auto` places it, and every kind of partition wherever it can be.
+
+    To a mapper, algorithms with partitions of one kind and size are one.
+    """
+    seen = set()
+    for algo in sorted(ALGORITHMS, key=lambda name: (name not in TYPICAL, name)):
+        retrieve = build_algorithm(settings_of(algo)).retrieve
+        kind = None if retrieve is None else (retrieve.kind, retrieve.partition_size)
+        for partition in ["auto"] if kind in seen else options("partition"):
             if is_served(algo, partition):
                 yield algo, partition
+        seen.add(kind)
 
 
+# Those that stand for their kind where mappers are tried.
+TYPICAL = ("dense", "quest", "oracle_topk", "retroinfer")
 ALGORITHMS = sorted({*options("algo"), *VARIANTS, *PATTERNED})
 # Those whose contexts are prefilled densely.
 DENSE_PREFILL = [name for name in ALGORITHMS if settings_of(name).algo.prefill is None]

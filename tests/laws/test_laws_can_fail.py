@@ -17,6 +17,7 @@ from memory_tiers.counters import Counters
 from memory_tiers.manager import CacheManager
 from memory_tiers.partition.identity import Identity
 from memory_tiers.policies.lru import Lru
+from memory_tiers.row_slots import RowSlots
 from memory_tiers.summary_store import SummaryStore
 from memory_tiers.tiers.base import Tier
 from sparse_algos.evict.streaming import Streaming
@@ -174,13 +175,9 @@ def test_a_share_of_the_longest_mate_is_noticed(monkeypatch):
         attention_laws.test_a_sequence_is_blind_to_its_batch_mates("oracle_topk", "auto", 0.4)
 
 
-def test_a_release_that_keeps_the_dead_leaves_a_trace(monkeypatch):
-    monkeypatch.setattr(
-        CacheManager,
-        "release",
-        lambda self, slot: self._hierarchy.free(self.table.pages_of_sequence(slot)),
-    )
-    with pytest.raises(AssertionError):
+def test_a_release_that_keeps_the_slots_in_use_leaves_a_trace(monkeypatch):
+    monkeypatch.setattr(RowSlots, "release", lambda self, slot: None)
+    with pytest.raises(AssertionError, match="slots are in use"):
         attention_laws.test_a_reused_slot_shows_no_trace_of_its_last_sequence("streaming", "auto")
 
 
@@ -198,12 +195,8 @@ def test_an_arena_that_loses_a_frame_is_noticed(monkeypatch):
 
 
 def test_an_evictor_that_keeps_everything_exceeds_its_budget(monkeypatch):
-    monkeypatch.setattr(
-        Streaming,
-        "keep",
-        lambda self, tokens_R, coming, slots: torch.ones(len(tokens_R), slots, dtype=torch.bool),
-    )
-    with pytest.raises(AssertionError, match="holds 1"):
+    monkeypatch.setattr(Streaming, "keep", lambda self, held: held.live_RT)
+    with pytest.raises(AssertionError, match=" of 64"):
         assert_evicted_tokens_are_gone(converse(system_of("streaming")))
 
 

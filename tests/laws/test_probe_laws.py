@@ -58,7 +58,9 @@ def selections_of(system: System) -> dict[int, Selection]:
 
         def noting(layer: int, *rest: Any) -> Any:
             selected = select(layer, *rest)
-            found[layer] = selected.partitions
+            found.pop(layer, None)
+            if selected is not None:
+                found[layer] = selected.partitions
             return selected
 
         index.select = noting
