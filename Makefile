@@ -39,7 +39,7 @@ imports: $(VENV)/.installed-dev
 	@echo "import-linter: layers"
 	@$(VENV)/bin/lint-imports --no-logo
 
-readme: $(VENV)/.installed ## Write the tree and the table of algorithms of the README anew
+readme: $(VENV)/.installed ## Write the table of algorithms in the README and docs/files.md anew
 	@$(PY) tools/readme_tree.py
 	@$(PY) -m tools.catalogue
 

@@ -1,4 +1,4 @@
-"""The README says what is there."""
+"""The README, and the page of files, say what is there."""
 
 import re
 import subprocess
