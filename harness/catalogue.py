@@ -23,6 +23,7 @@ TITLES = ("algorithm", "role", "idea", "unit", "trained", "bytes", "default", "s
 NONE = "-"
 DENSE = ("`dense`", NONE, "every token is read", *(NONE,) * 4, "the baseline of each run")
 ARXIV = re.compile(r"arXiv:\d{4}\.\d{5}")
+BRACKET = re.compile(r"\(([^)]+)\):")
 # Settings of a prefill pattern that every pattern has.
 OF_ALL_PATTERNS = ("block_tokens", "dense_tokens")
 
@@ -70,10 +71,12 @@ def role_row(name: str, role: str, content: Mapping[str, Any]) -> tuple[str, ...
     built = build(Component.model_validate(dict(content)), key)
     described = (modules[type(built).__module__].__doc__ or "").splitlines()[0].rstrip(".")
     sources = [match.group() for match in ARXIV.finditer(described)]
-    idea = described.rpartition(sources[-1])[2].partition(": ")[2] if sources else described
+    # Where no arXiv id closes what is cited, the first bracket holds it.
+    cited = sources or BRACKET.findall(described)[:1]
+    idea = described.rpartition(cited[-1])[2].partition(": ")[2] if cited else described
     facts = FACTS[role](built)
     what = (facts.unit, facts.trained, f"{facts.kept:.3g}", facts.default)
-    return (f"`{name}`", role, idea, *what, ", ".join(sources) or NONE)
+    return (f"`{name}`", role, idea, *what, ", ".join(cited) or NONE)
 
 
 def of_retriever(retrieve: Retriever, num_kv_heads: int = KV_HEADS) -> Facts:
