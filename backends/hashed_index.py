@@ -13,7 +13,7 @@ from backends.summarise import Arrived
 from memory_tiers.base import Layout, PartitionMapper
 from memory_tiers.manager import CacheManager
 from memory_tiers.summary_store import SummaryStore
-from sparse_algos.retrieve.magicpig import MagicPig
+from sparse_algos.hashed import HashedRetriever
 from sparse_algos.retriever import Retriever
 from sparse_algos.selection import Visible
 
@@ -31,7 +31,7 @@ class HashedIndex(Index):
     ) -> None:
         """Join the parts; nothing is hashed."""
         super().__init__(retrieve, mapper, store, memory, kernel)
-        assert isinstance(retrieve, MagicPig)
+        assert isinstance(retrieve, HashedRetriever)
         self._hashes = retrieve
         self._covered: dict[tuple[int, int], int] = {}
         geometry = memory.geometry
