@@ -10,6 +10,7 @@ from memory_tiers.native import Entry, load_entry
 from memory_tiers.summary_store import SEGMENT, Segments
 
 SOURCE = Path(__file__).with_name("collisions.cpp")
+HEADERS = (Path(__file__).with_name("collisions.h"),)
 ARGUMENTS = (*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 6, *[ctypes.c_int] * 2)
 # Below this, waking a second thread takes longer than the read.
 BYTES_PER_THREAD = 1 << 20
@@ -50,4 +51,4 @@ def collisions(query_RQL: Tensor, segments: Segments, num_tokens: int) -> Tensor
 
 def compiled_collisions() -> Entry | None:
     """The count in C++; None where there is no compiler, and torch counts instead."""
-    return load_entry(SOURCE, "collisions", ARGUMENTS)
+    return load_entry(SOURCE, "collisions", ARGUMENTS, HEADERS)

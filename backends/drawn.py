@@ -7,7 +7,7 @@ from torch import Tensor
 
 from backends.attention.base import AttentionKernel, FrameSelection
 from memory_tiers.base import PageSelection
-from sparse_algos.retrieve.magicpig import MagicPig
+from sparse_algos.hashed import HashedRetriever
 from sparse_algos.selection import Selection
 
 
@@ -21,7 +21,7 @@ class Drawn:
     corrects: whether what was drawn is weighed by how likely that was.
     """
 
-    retrieve: MagicPig
+    retrieve: HashedRetriever
     bias_GV: Tensor
     drawn_GV: Tensor
     row_V: Tensor
@@ -60,7 +60,7 @@ class Drawn:
 
 
 def drawn_of(
-    retrieve: MagicPig,
+    retrieve: HashedRetriever,
     selection: Selection,
     pages: PageSelection,
     query_NGD: Tensor,

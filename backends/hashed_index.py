@@ -7,15 +7,16 @@ from backends.attention.base import AttentionKernel, StepInputs
 from backends.batch import Batch
 from backends.collisions import collisions
 from backends.drawn import Drawn, drawn_of
+from backends.draws import draws
 from backends.index import Index, Selected
 from backends.stored_keys import stored_keys
 from backends.summarise import Arrived
 from memory_tiers.base import Layout, PartitionMapper
 from memory_tiers.manager import CacheManager
 from memory_tiers.summary_store import SummaryStore
-from sparse_algos.retrieve.magicpig import MagicPig
+from sparse_algos.hashed import HashedRetriever
 from sparse_algos.retriever import Retriever
-from sparse_algos.selection import Visible
+from sparse_algos.selection import Selection, Visible
 
 
 class HashedIndex(Index):
@@ -31,7 +32,7 @@ class HashedIndex(Index):
     ) -> None:
         """Join the parts; nothing is hashed."""
         super().__init__(retrieve, mapper, store, memory, kernel)
-        assert isinstance(retrieve, MagicPig)
+        assert isinstance(retrieve, HashedRetriever)
         self._hashes = retrieve
         self._covered: dict[tuple[int, int], int] = {}
         geometry = memory.geometry
@@ -57,7 +58,6 @@ class HashedIndex(Index):
         """See Index."""
         rows, heads = batch.query_rows(layer), self._memory.geometry.num_kv_heads
         covered = [self._covered.get((layer, slot), 0) for slot in batch.slots]
-        scores_NGP = self._counted(layer, batch, query_NGD, max(covered))
         covered_B = torch.tensor(covered, device=rows.num_tokens_R.device)
         visible = Visible(
             rows.num_tokens_R,
@@ -65,11 +65,14 @@ class HashedIndex(Index):
             self._memory.table.alive(rows, 1),
             covered_R=covered_B.repeat_interleave(heads * batch.new),
         )
-        selection = self.retrieve.select(scores_NGP, visible)
+        selection = self._drawn_at_once(layer, batch, query_NGD, visible, max(covered))
+        if selection is None:
+            scores_NGP = self._counted(layer, batch, query_NGD, max(covered))
+            selection = self.retrieve.select(scores_NGP, visible)
         layout = Layout(
             page_tokens=self._page_tokens, partition_size=1, dead_P=self._memory.table.dead_P
         )
-        return Selected(selection, self._mapper.to_pages(selection, rows, layout), scores_NGP)
+        return Selected(selection, self._mapper.to_pages(selection, rows, layout), None)
 
     def drawn(
         self, layer: int, batch: Batch, query_NGD: Tensor, selected: Selected
@@ -103,6 +106,14 @@ class HashedIndex(Index):
     ) -> StepInputs | None:
         """No kernel draws by itself."""
         return None
+
+    def _drawn_at_once(
+        self, layer: int, batch: Batch, query_NGD: Tensor, visible: Visible, num_tokens: int
+    ) -> Selection | None:
+        """What the first `num_tokens` of each row and the rest of it give, if it is compiled."""
+        rows_N = batch.index_rows(layer).repeat_interleave(batch.new)
+        segments = self.store.segments("code", rows_N, num_tokens)
+        return draws(self._hashes, self._hashes.codes(query_NGD.float()), segments, visible)
 
     def _counted(self, layer: int, batch: Batch, query_NGD: Tensor, num_tokens: int) -> Tensor:
         """Collisions of each row's hashed tokens, float32 [N, G, P]."""

@@ -63,7 +63,8 @@ class Index:
             mapper.in_order
             and retrieve.takes_best
             and retrieve.scored is not None
-            and not (retrieve.pool_heads or retrieve.estimates)
+            and not retrieve.pool_heads
+            and (retrieve.shares or not retrieve.estimates)
             and (retrieve.waits is None or retrieve.group_reduce in ("max", "mean"))
             and all(map(retrieve.leads, layers))
         )
@@ -127,17 +128,31 @@ class Index:
     ) -> Attended:
         """What the retriever adds for what was not read."""
         assert selected.scores_NGP is not None
-        estimate = self.retrieve.estimate(
-            Read(
-                query_NGD,
-                selected.scores_NGP,
-                read.lse,
-                selected.partitions,
-                self._estimated_summaries(layer, batch, selected.partitions),
-                None if self._values is None else self._values.mean_ND(layer),
-                scale,
-            )
+        partitions = selected.partitions
+        known = Read(
+            query_NGD,
+            selected.scores_NGP,
+            read.lse,
+            partitions,
+            self._estimated_summaries(layer, batch, partitions),
+            self._mean_values(layer),
+            scale,
+            partitions.share_RG,
         )
+        return self._estimate(known)
+
+    def rest(
+        self, layer: int, query_RGD: Tensor, share_RG: Tensor, read: Attended, scale: float
+    ) -> Attended:
+        """The same for a retriever that `shares`, by what the kernel has told."""
+        mean_RD = self._mean_values(layer)
+        return self._estimate(Read(query_RGD, None, read.lse, None, {}, mean_RD, scale, share_RG))
+
+    def _mean_values(self, layer: int) -> Tensor | None:
+        return None if self._values is None else self._values.mean_ND(layer)
+
+    def _estimate(self, read: Read) -> Attended:
+        estimate, query_NGD = self.retrieve.estimate(read), read.query_RGD
         return Attended(estimate.out_RGD.to(query_NGD.dtype), estimate.lse_RG)
 
     def step_inputs(
@@ -189,6 +204,7 @@ class Index:
             sinks=retrieve.sinks,
             recents=retrieve.recents,
             group_reduce=retrieve.group_reduce,
+            shares=retrieve.shares and retrieve.estimates,
         )
         return _Step(batch, rule, retrieve.columns(batch.visible), self._num_partitions(batch))
 

@@ -88,11 +88,17 @@ class RowAttention:
         self._record(layer, batch, done.partitions)
         self._count_read(batch, pages)
         if done.attended is None:
-            return self._attend_at_once(layer, query_RGD, pages, scale)
-        self.memory.hit(done.pages_N, done.frames_N)
-        self._prefetch_next(layer, done.pages_N, done.frames_N)
-        # The kernel's next step takes the same room.
-        return Attended(done.attended.out.clone(), done.attended.lse)
+            attended = self._attend_at_once(layer, query_RGD, pages, scale)
+        else:
+            self.memory.hit(done.pages_N, done.frames_N)
+            self._prefetch_next(layer, done.pages_N, done.frames_N)
+            # The kernel's next step takes the same room.
+            attended = Attended(done.attended.out.clone(), done.attended.lse)
+        if done.share_RG is None:
+            return attended
+        if self.probe is not None:
+            self.probe.read = attended
+        return merge(attended, index.rest(layer, query_RGD, done.share_RG, attended, scale))
 
     def _attend_rows(
         self, index: Index | None, layer: int, batch: Batch, query_NGD: Tensor, scale: float

@@ -66,16 +66,18 @@ class Read(NamedTuple):
     query_RGD; scores_RGP: see `Retriever.score`; lse_RG: float32, log of the sum of exponentials of
     the logits that were read; selection: what was selected; summaries: [R, C, ...] of
     selection.estimated_RC; value_RD: float32, mean of the values of every token, where
-    `needs_value_mean`; scale: of the logits.
+    `needs_value_mean`; scale: of the logits. share_RG: float32, where the retriever `shares`, see
+    Selection; scores and selection may be missing then.
     """
 
     query_RGD: Tensor
-    scores_RGP: Tensor
+    scores_RGP: Tensor | None
     lse_RG: Tensor
-    selection: Selection
+    selection: Selection | None
     summaries: Summaries
     value_RD: Tensor | None
     scale: float
+    share_RG: Tensor | None = None
 
 
 class Estimate(NamedTuple):

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -21,7 +21,7 @@ from sparse_algos.index_data import (
     TensorSpec,
 )
 from sparse_algos.model_shape import ModelShape
-from sparse_algos.scores import GroupReduce, dot_scores, reduce_group
+from sparse_algos.scores import GroupReduce, dot_scores, reduce_group, share_of
 from sparse_algos.selection import PartitionKind, Selection, Visible
 
 # What keeps a retriever's summaries: see harness/system.py.
@@ -41,12 +41,13 @@ class Retriever(ABC):
     `scoring_query` are the scores, which kernels then work out where it lies; None where scores are
     anything else, and `score` says what. takes_best: `select` is that of this class, which
     kernels may do by themselves. weighed: summaries that `select` looks at beside the scores.
-    estimates: `estimate` adds something to what was read. corrects: logits of what is read are
-    changed, as a selection's bias and draws say. trained: what `weights` holds, None where nothing
-    is trained or calibrated. needs_positions: token t lies in slot t, which evictors undo. bound:
-    it is there to be compared with, above or below all that can be served. rebuilds_keys: keys are
-    replaced by what it rebuilds them from, once the context is complete. index_kind: when summaries
-    are formed, and of what.
+    estimates: `estimate` adds something to what was read. shares: of what was selected, `estimate`
+    looks at nothing but its share of the softmax of the scores, which kernels tell. corrects:
+    logits of what is read are changed, as a selection's bias and draws say. trained: what `weights`
+    holds, None where nothing is trained or calibrated. needs_positions: token t lies in slot t,
+    which evictors undo. bound: it is there to be compared with, above or below all that can be
+    served. rebuilds_keys: keys are replaced by what it rebuilds them from, once the context is
+    complete. index_kind: when summaries are formed, and of what.
     """
 
     budget_tokens: int | float
@@ -61,6 +62,7 @@ class Retriever(ABC):
     scored: ClassVar[str | None] = None
     takes_best: ClassVar[bool] = True
     weighed: ClassVar[tuple[str, ...]] = ()
+    shares: ClassVar[bool] = False
     corrects: ClassVar[bool] = False
     needs_value_mean: ClassVar[bool] = False
     needs_positions: ClassVar[bool] = False
@@ -209,7 +211,10 @@ class Retriever(ABC):
         ignored_RP = masks.absent_RP if self.waits is None else masks.absent_RP | masks.forced_RP
         scores_RGP = scores_RGP.masked_fill(ignored_RP.unsqueeze(1), -torch.inf)
         scores_RP = self.reduced(scores_RGP, visible)
-        return self.best(scores_RP.masked_fill(masks.forced_RP, torch.inf), visible)
+        best = self.best(scores_RP.masked_fill(masks.forced_RP, torch.inf), visible)
+        if not (self.shares and self.estimates):
+            return best
+        return replace(best, share_RG=share_of(scores_RGP, best))
 
     def reduced(self, scores_RGP: Tensor, visible: Visible) -> Tensor:
         """One score per row and partition; absent ones have -inf before and after."""

@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sparse_algos.selection import Selection
+
 GroupReduce = Literal["max", "mean", "mass", "peak"]
 
 
@@ -28,3 +30,16 @@ def reduce_group(scores_RGP: Tensor, how: GroupReduce) -> Tensor:
     share_RGP = torch.nan_to_num(scores_RGP.softmax(dim=-1))
     mass_RP = share_RGP.sum(dim=1) if how == "mass" else share_RGP.amax(dim=1)
     return mass_RP.masked_fill(torch.isneginf(scores_RGP[:, 0]), -torch.inf)
+
+
+def share_of(scores_RGP: Tensor, selection: Selection) -> Tensor:
+    """What the selected partitions have of each head's softmax, [R, G]; 1 where all are -inf."""
+    chosen_RC, valid_RC = selection.partitions_RC, selection.valid_RC
+    if valid_RC is not None:
+        chosen_RC = chosen_RC.masked_fill(~valid_RC, 0)
+    at_RGC = chosen_RC.unsqueeze(1).expand(-1, scores_RGP.shape[1], -1)
+    log_RG1 = scores_RGP.logsumexp(dim=2, keepdim=True)
+    share_RGC = (scores_RGP.gather(2, at_RGC) - log_RG1).exp()
+    if valid_RC is not None:
+        share_RGC = share_RGC.masked_fill(~valid_RC.unsqueeze(1), 0)
+    return share_RGC.sum(dim=2).masked_fill(log_RG1.squeeze(2).isneginf(), 1)

@@ -45,7 +45,8 @@ class SelectRule:
 
     columns: partitions that no row exceeds; partition_size: tokens in a partition; sinks and
     recents: first and last tokens whose partitions are always chosen, within the columns;
-    group_reduce: how the scores of a row's queries become one.
+    group_reduce: how the scores of a row's queries become one; shares: whether to tell what share
+    of the softmax of its scores each query has in what is chosen.
 
     A row takes as many partitions as it may and has. Equal scores prefer the lower partition. One
     that any query scores NaN, or whose summary is absent, comes after all that have a number.
@@ -56,6 +57,7 @@ class SelectRule:
     sinks: int
     recents: int
     group_reduce: GroupReduce
+    shares: bool = False
 
 
 class StepInputs(NamedTuple):
@@ -91,7 +93,9 @@ class StepOutcome(NamedTuple):
     indptr_R1: int64 [R + 1]; pages_N: int64 [N] page ids, ascending in a row; frames_N: int32 [N],
     -1 where a page is not resident; live_N: int64 [N], see FrameSelection. wanted: tokens of the
     partitions; missing: pages that are not resident; partitions: what was traced, -1 in the
-    columns that a row does not use. All but the last may be overwritten by the kernel's next step.
+    columns that a row does not use; share_RG: float32, of the softmax of the scores of all that the
+    row has, where the rule shares, 1 where it reads all. All but the partitions may be overwritten
+    by the kernel's next step.
     """
 
     attended: Attended | None
@@ -102,6 +106,7 @@ class StepOutcome(NamedTuple):
     wanted: int
     missing: int
     partitions: Selection | None = None
+    share_RG: Tensor | None = None
 
 
 class AttentionKernel(ABC):

@@ -17,7 +17,7 @@ from memory_tiers.summary_store import SEGMENT
 
 SOURCES = tuple(
     Path(__file__).with_name(name)
-    for name in ("cpu.cpp", "attend.h", "score.h", "choose.h", "step.h", "vector.h")
+    for name in ("cpu.cpp", "attend.h", "score.h", "best.h", "choose.h", "step.h", "vector.h")
 )
 ENTRIES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # Below this, waking a second thread takes longer than the read.

@@ -19,7 +19,7 @@ from sparse_algos.selection import Selection
 
 # As `Step` in step.h: what each call sets, what stays, and what comes back.
 CALL = struct.Struct("=5Q")
-FIXED = struct.Struct("=13Q17qd")
+FIXED = struct.Struct("=14Q17qd")
 RESULTS = struct.Struct("=3q")
 RESULTS_AT = CALL.size + FIXED.size
 REDUCES = {"max": 0, "mean": 1, "mass": 2}
@@ -46,6 +46,7 @@ class Buffers(NamedTuple):
     pages_N: Tensor
     frames_N: Tensor
     live_N: Tensor
+    share_RG: Tensor | None
 
 
 class StepCaller:
@@ -63,7 +64,10 @@ class StepCaller:
     def prepare(self, step: StepInputs) -> bool:
         """Check and pack what stays; False where it cannot read such summaries."""
         _, segment, entries = step.segments_NCE.shape
-        if entries % 16 or segment != SEGMENT or step.rule.group_reduce not in REDUCES:
+        rule = step.rule
+        if entries % 16 or segment != SEGMENT or rule.group_reduce not in REDUCES:
+            return False
+        if rule.shares and rule.group_reduce != "mass":
             return False
         _check(step)
         self._pack(step)
@@ -109,6 +113,7 @@ class StepCaller:
             wanted,
             missing,
             None if traced_RC is None else Selection(traced_RC, traced_RC >= 0),
+            self._buffers.share_RG,
         )
 
     def _pack(self, step: StepInputs) -> None:
@@ -117,7 +122,7 @@ class StepCaller:
         num_frames, _, page_tokens, _ = pool_FPSD.shape
         num_segments, width = len(step.segments_NCE), step.directory_RW.shape[1]
         room = pages_in_row(rule.columns, rule.partition_size, page_tokens)
-        self._buffers = _buffers(step.query_RGD, room)
+        self._buffers = _buffers(step.query_RGD, room, shares=rule.shares)
         self._attended = Attended(self._buffers.out_RGD, self._buffers.lse_RG)
         self._total, self._filled = 0, _filled(self._buffers, 0)
         segment_bytes = SEGMENT * entries * step.segments_NCE.itemsize
@@ -190,7 +195,7 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _buffers(query_RGD: Tensor, room: int) -> Buffers:
+def _buffers(query_RGD: Tensor, room: int, *, shares: bool) -> Buffers:
     num_rows, group_size, _ = query_RGD.shape
     return Buffers(
         torch.empty_like(query_RGD),
@@ -199,6 +204,7 @@ def _buffers(query_RGD: Tensor, room: int) -> Buffers:
         torch.empty(num_rows * room, dtype=torch.int64),
         torch.empty(num_rows * room, dtype=torch.int32),
         torch.empty(num_rows * room, dtype=torch.int64),
+        torch.empty(num_rows, group_size) if shares else None,
     )
 
 

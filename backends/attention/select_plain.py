@@ -5,6 +5,7 @@ from torch import Tensor
 
 from backends.attention.base import SelectRule, StepInputs, StepOutcome
 from memory_tiers.base import NOWHERE, TableView
+from sparse_algos.scores import share_of
 from sparse_algos.selection import Masks, Selection, Visible
 
 
@@ -36,6 +37,7 @@ def select_plainly(step: StepInputs, scores_RQP: Tensor) -> StepOutcome:
         wanted=int(seen_RT.sum()),
         missing=int((frames_N == NOWHERE).sum()),
         partitions=selection if step.trace else None,
+        share_RG=_share(step, selection, scores_RQP) if step.rule.shares else None,
     )
 
 
@@ -58,6 +60,18 @@ def _best(step: StepInputs, scores_RQP: Tensor) -> Selection:
     valid_RC = torch.arange(columns, device=best_RC.device) < allowed_R1
     best_RC = best_RC.masked_fill(~valid_RC, num_partitions).sort(dim=1).values
     return Selection(best_RC.masked_fill(~valid_RC, NOWHERE), valid_RC)
+
+
+def _share(step: StepInputs, selection: Selection, scores_RQP: Tensor) -> Tensor:
+    """What each query has of the softmax of its scores in what is chosen, [R, Q]."""
+    num_partitions, size = scores_RQP.shape[2], step.rule.partition_size
+    has_R = -(-step.num_tokens_R // size)
+    none_RP = torch.arange(num_partitions, device=has_R.device) >= has_R.unsqueeze(1)
+    none_RP |= scores_RQP.isnan().any(1) | _no_summary(step, num_partitions)
+    share_RQ = share_of(scores_RQP.masked_fill(none_RP.unsqueeze(1), -torch.inf), selection)
+    valid_RC = selection.valid_RC
+    assert valid_RC is not None
+    return share_RQ.masked_fill((valid_RC.sum(1) == has_R).unsqueeze(1), 1)
 
 
 def _no_summary(step: StepInputs, num_partitions: int) -> Tensor:

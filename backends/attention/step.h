@@ -27,6 +27,7 @@ template <class T> struct Step {   // laid out as STEP in cpu_step.py
   int64_t *indptr, *pages;
   int32_t* frames;
   uint64_t* live;
+  float* share;   // [R, G], or null; with MASS
   int64_t rows, W, num_segments, num_cells, num_groups, num_frames, G, E, S, most_columns, size,
       sinks, recents, reduce, room, score_threads, attend_threads;
   double scale;
@@ -55,9 +56,11 @@ template <class T> struct Chooser {
     const int64_t allowed = s.columns ? s.columns[row] : s.most_columns;
     return std::min({allowed, s.most_columns, partitions(row)});
   }
-  float* at(int64_t row, int g = 0) const {
-    return scores + (s.reduce == MASS ? row * s.G + g : row) * width;
-  }
+  // Rows of scores that a row keeps; after those of the queries what they sum up to, if it needs
+  // room of its own because they are looked at again.
+  int64_t kept() const { return s.reduce == MASS ? s.G + (s.share != nullptr) : 1; }
+  float* at(int64_t row, int64_t g = 0) const { return scores + (row * kept() + g) * width; }
+  float* reduced(int64_t row) const { return at(row, s.share ? s.G : 0); }
 
   // A row that reads all it has is not scored.
   int64_t scored(int64_t row) const {
@@ -80,11 +83,12 @@ template <class T> struct Chooser {
       }
   }
 
-  // What the softmax over partitions gives each, summed over the queries.
+  // What the softmax over partitions gives each, summed over the queries. Leaves in `share` the
+  // weight of each query's exponentials.
   void to_mass(int64_t row) const {
     const int64_t P = partitions(row);
     const float none = -INFINITY;
-    float* sum = at(row);
+    float* sum = reduced(row);
     for (int64_t p = 0; p < P; p++) {   // no number in one query, none in any
       bool number = true;
       for (int g = 0; g < s.G; g++) number &= !std::isnan(at(row, g)[p]);
@@ -103,6 +107,16 @@ template <class T> struct Chooser {
       total = fold(added, [](float a, float b) { return a + b; });
       const float weight = total == 0 ? 0 : 1 / total;
       for (int64_t p = 0; p < P; p++) sum[p] = (g ? sum[p] : 0) + x[p] * weight;
+      if (s.share) s.share[row * s.G + g] = weight;
+    }
+  }
+
+  void to_shares(int64_t row, const Best& best) const {
+    for (int g = 0; g < s.G; g++) {
+      const float* x = at(row, g);
+      float sum = 0, &share = s.share[row * s.G + g];
+      for (int64_t i = 0; i < best.n; i++) sum += x[best.index[i]];
+      share = share == 0 ? 1 : share * sum;
     }
   }
 
@@ -116,14 +130,18 @@ template <class T> struct Chooser {
           s.partitions[row * s.most_columns + c] = c < k ? partition(c) : -1;
       return to_pages(partition, k, s.size, n, int(s.S), s.first_page[row], table, pages, live);
     };
-    if (!scored(row)) return place([](int64_t i) { return i; });
+    if (!scored(row)) {
+      if (s.share) std::fill_n(s.share + row * s.G, s.G, 1.f);
+      return place([](int64_t i) { return i; });
+    }
     if (s.reduce == MASS) to_mass(row);
-    Key* keys = (Key*)at(row);
-    to_keys(at(row), keys, P);
+    Key* keys = (Key*)reduced(row);
+    to_keys(reduced(row), keys, P);
     std::fill(keys, keys + std::min(ceil_div(s.sinks, s.size), P), FORCED);
     std::fill(keys + std::max<int64_t>(n - s.recents, 0) / s.size, keys + P, FORCED);
     Best best(k);
     best.add(keys, P);
+    if (s.share) to_shares(row, best);
     return place([&](int64_t i) { return int64_t(best.index[i]); });
   }
 
@@ -162,7 +180,7 @@ template <class T> struct Chooser {
       longest = std::max(longest, partitions(r));
     }
     width = ceil_div(longest, BLOCK) * BLOCK;
-    scores = scratch(s.rows * width * (s.reduce == MASS ? s.G : 1));
+    scores = scratch(s.rows * width * kept());
     found.resize(s.rows);
     std::vector<char> sound(s.rows);
     const Summaries<T> summaries{s.segments, s.directory, s.rows, s.W, s.num_segments,

@@ -101,6 +101,7 @@ class RetroInfer(ClusterRetriever):
 
     def estimate(self, read: Read) -> Estimate:
         """Each estimated cluster counts as `size` tokens of its mean key and mean value."""
+        assert read.selection is not None and read.scores_RGP is not None
         estimated_RC = read.selection.estimated_RC
         assert estimated_RC is not None
         at_RGC = estimated_RC.clamp(min=0).unsqueeze(1).expand(-1, read.scores_RGP.shape[1], -1)

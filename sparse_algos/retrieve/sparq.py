@@ -5,7 +5,7 @@ softmax of these scores chooses the tokens and says how much of the attention th
 do not hold goes to the mean value.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sparse_algos.checks import check_count
 from sparse_algos.index_data import (
-    NOTHING,
     Estimate,
     Keys,
     NewKeys,
@@ -24,7 +23,7 @@ from sparse_algos.index_data import (
 )
 from sparse_algos.model_shape import ModelShape
 from sparse_algos.retriever import Retriever
-from sparse_algos.selection import PartitionKind, Selection, Visible
+from sparse_algos.selection import PartitionKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class SparQ(Retriever):
 
     kind: ClassVar[PartitionKind] = "token"
     scored: ClassVar[str | None] = "key"
-    takes_best: ClassVar[bool] = False
+    shares: ClassVar[bool] = True
     needs_value_mean: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -96,38 +95,9 @@ class SparQ(Retriever):
         temperature_RQ1 = (size_RQD.shape[2] * share_RQ1.nan_to_num(nan=1.0)).sqrt()
         return (queries.query_RQD * kept_RQD / temperature_RQ1).to(queries.query_RQD.dtype)
 
-    def select(
-        self, scores_RGP: Tensor, visible: Visible, summaries: Summaries = NOTHING
-    ) -> Selection:
-        """See Retriever; and what share of the softmax of the scores was selected."""
-        masks = visible.masks(scores_RGP.shape[2], 1, self.sinks, self.recents)
-        uniform = visible.alive_RP is None and visible.shortest == visible.longest
-        if not uniform:
-            scores_RGP = scores_RGP.masked_fill(masks.absent_RP.unsqueeze(1), -torch.inf)
-        # One softmax for both: in a long context it takes a millisecond.
-        share_RGP = scores_RGP.softmax(dim=2)
-        if self.group_reduce == "mass" and uniform and not self.pool_heads:
-            scores_RP = share_RGP.sum(dim=1)
-        else:
-            scores_RP = self.reduced(scores_RGP, visible)
-        selection = self.best(scores_RP.masked_fill_(masks.forced_RP, torch.inf), visible)
-        return replace(selection, share_RG=_taken(share_RGP, selection))
-
     def estimate(self, read: Read) -> Estimate:
         """The mean value, with the share of the softmax that was not selected."""
-        share_RG = read.selection.share_RG
-        assert share_RG is not None and read.value_RD is not None
-        share_RG = share_RG.clamp(torch.finfo(torch.float32).tiny, 1)
+        assert read.share_RG is not None and read.value_RD is not None
+        share_RG = read.share_RG.clamp(torch.finfo(torch.float32).tiny, 1)
         out_RGD = read.value_RD.unsqueeze(1).expand(-1, share_RG.shape[1], -1)
         return Estimate(out_RGD, read.lse_RG + ((1 - share_RG) / share_RG).log())
-
-
-def _taken(share_RGP: Tensor, selection: Selection) -> Tensor:
-    """What the selected tokens have together, [R, G]."""
-    token_RC, valid_RC = selection.partitions_RC, selection.valid_RC
-    if valid_RC is not None:
-        token_RC = token_RC.masked_fill(~valid_RC, 0)
-    share_RGC = share_RGP.gather(2, token_RC.unsqueeze(1).expand(-1, share_RGP.shape[1], -1))
-    if valid_RC is not None:
-        share_RGC = share_RGC.masked_fill(~valid_RC.unsqueeze(1), 0)
-    return share_RGC.sum(dim=2).nan_to_num(nan=1.0)

@@ -52,6 +52,7 @@ def shapes(draw: st.DrawFn) -> Shape:
         sinks=draw(st.integers(0, 2 * size)),
         recents=draw(st.integers(1, 3 * size)),
         group_reduce=draw(st.sampled_from(REDUCES)),
+        shares=draw(st.booleans()),
     )
     return Shape(
         rule=rule,
@@ -180,6 +181,17 @@ def chosen_exactly(step: StepInputs, row: int) -> list[int]:
     allowed = step.rule.columns if step.columns_R is None else int(step.columns_R[row])
     best = sorted(range(len(ranks)), key=lambda p: (-ranks[p][0], -ranks[p][1], p))
     return sorted(best[: min(allowed, step.rule.columns)])
+
+
+def shares_exactly(step: StepInputs, row: int, chosen: list[int]) -> list[float]:
+    """What each query has of the softmax of its scores in the chosen partitions."""
+    scores_QP = scores_exactly(step, row)
+    known_P = ~scores_QP.isnan().any(0)
+    if len(chosen) == len(known_P) or not known_P.any():
+        return [1.0] * len(scores_QP)
+    terms_QP = (scores_QP - scores_QP[:, known_P].amax(1, keepdim=True)).exp()
+    terms_QP = terms_QP.masked_fill(~known_P, 0)
+    return (terms_QP[:, chosen].sum(1) / terms_QP.sum(1)).tolist()
 
 
 def slots_of(step: StepInputs, row: int, partitions: list[int]) -> dict[int, set[int]]:

@@ -30,6 +30,7 @@ from tests.parity.steps import (
     partitions_in,
     ranks_exactly,
     shapes,
+    shares_exactly,
     slots_of,
 )
 
@@ -67,6 +68,9 @@ def assert_reads(step: StepInputs, outcome: StepOutcome) -> None:
             assert_as_good(step, row, chosen)
         else:
             assert chosen == chosen_exactly(step, row)
+        if step.rule.shares:
+            shares = outcome.share_RG[row].tolist()
+            assert shares == pytest.approx(shares_exactly(step, row, chosen), rel=1e-4, abs=1e-6)
         slots = slots_of(step, row, chosen)
         assert outcome.indptr_R1[row] == at
         here = slice(at, at + len(slots))
@@ -271,9 +275,11 @@ def test_nothing_outside_segments_table_and_pool_is_read(fault):
         kernel_of("cpu-cpp").decode_step(step)
 
 
-@pytest.mark.parametrize("what", ["partition", "page", "live", "frame", "wanted", "answer"])
+@pytest.mark.parametrize(
+    "what", ["partition", "page", "live", "frame", "wanted", "answer", "share"]
+)
 def test_the_comparison_of_steps_sees_a_fault(what):
-    step = make_step(SHAPE)
+    step = make_step(replace(SHAPE, rule=replace(RULE, shares=True)))
     outcome = Reference().decode_step(step)
     if what == "partition":
         outcome.partitions.partitions_RC[0, 3] += 1
@@ -285,6 +291,8 @@ def test_the_comparison_of_steps_sees_a_fault(what):
         outcome.frames_N[5] = outcome.frames_N[6]
     elif what == "wanted":
         outcome = outcome._replace(wanted=outcome.wanted + 1)
+    elif what == "share":
+        outcome.share_RG[0, 0] *= 0.99
     else:
         outcome.attended.out[0, 0, 0] += 0.05
     with pytest.raises(AssertionError):
