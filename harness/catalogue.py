@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from sys import modules
 from typing import Any
 
@@ -44,8 +43,8 @@ def markdown() -> str:
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return (
         f"{table}\n\n*bytes*: kept beside KV per token and kv head, at {KV_HEADS} kv heads x "
-        f"{HEAD_DIM} in bf16, where KV itself takes {2 * HEAD_DIM * DTYPE.itemsize}; *default*: of "
-        "the option's YAML, whose comments tell the paper's.\n"
+        f"{HEAD_DIM} in bf16, where KV itself takes {2 * HEAD_DIM * DTYPE.itemsize}, on layers "
+        "that select; *default*: of the option's YAML, whose comments tell the paper's.\n"
     )
 
 
@@ -81,11 +80,9 @@ def role_row(name: str, role: str, content: Mapping[str, Any]) -> tuple[str, ...
 
 def of_retriever(retrieve: Retriever, num_kv_heads: int = KV_HEADS) -> Facts:
     """Summaries are kept per partition."""
-    spec = retrieve.summary_spec(HEAD_DIM, DTYPE).values()
     size = retrieve.typical_partition
     unit = f"{retrieve.kind}s" if retrieve.kind == "token" else f"{retrieve.kind}s of {size}"
-    kept = sum(prod(one.shape) * one.dtype.itemsize for one in spec) / size
-    kept += retrieve.other_bytes(num_kv_heads, DTYPE)
+    kept = retrieve.kept_bytes(HEAD_DIM, num_kv_heads, DTYPE)
     return Facts(unit, retrieve.trained or NONE, kept, budget(retrieve.budget_tokens))
 
 
