@@ -69,7 +69,7 @@ class SummaryStore:
         return {
             name: self._pools[name]
             .index_select(0, segments_N)
-            .view(len(rows_R), width * SEGMENT, *self._spec[name].shape)
+            .reshape(len(rows_R), width * SEGMENT, *self._spec[name].shape)
             .narrow(1, 0, num_partitions)
             for name in (self._pools if names is None else names)
         }
@@ -137,4 +137,7 @@ class SummaryStore:
         self._num_segments += more
 
     def _pool(self, one: TensorSpec, count: int) -> Tensor:
+        if one.by_entry:
+            pool_NEC = huge_empty((count, *one.shape, SEGMENT), one.dtype, self._device)
+            return pool_NEC.movedim(-1, 1)
         return huge_empty((count, SEGMENT, *one.shape), one.dtype, self._device)

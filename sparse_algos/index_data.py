@@ -15,10 +15,14 @@ NOTHING: Summaries = {}
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape and dtype of one named summary of one partition."""
+    """Shape and dtype of one named summary of one partition.
+
+    by_entry: whether neighbours lie together entry by entry, for what looks at few of a vector's.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    by_entry: bool = False
 
 
 class Keys(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backends.attention.base import Attended, FrameSelection, StepInputs, StepOutcome
-from backends.attention.cpu_step import StepCaller
+from backends.attention.cpu_step import StepCaller, lies_by_entry
 from backends.attention.reference import Reference
 from memory_tiers.base import count_bits
 from memory_tiers.native import load_library
@@ -29,7 +29,7 @@ ARGUMENTS = [
     ctypes.c_float,
     ctypes.c_int,
 ]
-SCORE_ARGUMENTS = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 3]
+SCORE_ARGUMENTS = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 4]
 PRODUCT_ARGUMENTS = [*[ctypes.c_void_p] * 6, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 3]
 # Queries that share one pass over the summaries.
 QUERIES_PER_PASS = 4
@@ -114,7 +114,7 @@ class Cpu(Reference):
         num_segments, segment, _ = segments_NCE.shape
         if entries % 16 or segment != SEGMENT or query_RQE.dtype not in self._scores:
             return super().score(query_RQE, segments_NCE, directory_RW, num_partitions)
-        assert query_RQE.dtype == segments_NCE.dtype and segments_NCE.is_contiguous()
+        assert query_RQE.dtype == segments_NCE.dtype
         assert directory_RW.dtype == torch.int64 and segments_NCE.shape[2] == entries
         assert len(directory_RW) == num_rows and directory_RW.shape[1] * SEGMENT >= num_partitions
         query_RQE, directory_RW = query_RQE.contiguous(), directory_RW.contiguous()
@@ -130,6 +130,7 @@ class Cpu(Reference):
             num_segments,
             num_queries,
             entries,
+            lies_by_entry(segments_NCE),
             _threads_for(num_bytes * passes),
         )
         assert not refused, f"the directory points outside the pool of {num_segments} segments"

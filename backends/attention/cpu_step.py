@@ -19,7 +19,7 @@ from sparse_algos.selection import Selection
 
 # As `Step` in step.h: what each call sets, what stays, and what comes back.
 CALL = struct.Struct("=5Q")
-FIXED = struct.Struct("=14Q17qd")
+FIXED = struct.Struct("=14Q18qd")
 RESULTS = struct.Struct("=3q")
 RESULTS_AT = CALL.size + FIXED.size
 REDUCES = {"max": 0, "mean": 1, "mass": 2}
@@ -138,7 +138,7 @@ class StepCaller:
             *(len(table.cells_C), 0 if table.bits_G is None else len(table.bits_G)),
             *(num_frames, group_size, entries, page_tokens),
             *(rule.columns, rule.partition_size, rule.sinks, rule.recents),
-            *(REDUCES[rule.group_reduce], room),
+            *(REDUCES[rule.group_reduce], room, lies_by_entry(step.segments_NCE)),
             self._threads_for(num_rows * width * segment_bytes),
             self._threads_for(num_rows * room * page_bytes),
             step.scale,
@@ -148,6 +148,14 @@ class StepCaller:
         if not step.trace:
             return None
         return torch.empty(len(step.query_RGD), step.rule.columns, dtype=torch.int64)
+
+
+def lies_by_entry(segments_NCE: Tensor) -> bool:
+    """Whether neighbours lie together entry by entry, and not whole."""
+    if segments_NCE.is_contiguous():
+        return False
+    assert segments_NCE.mT.is_contiguous()
+    return True
 
 
 def pages_in_row(columns: int, partition_size: int, page_tokens: int) -> int:
@@ -183,7 +191,7 @@ def _check(step: StepInputs) -> None:
     assert segments_NCE.shape[1] == SEGMENT
     assert step.scoring_RQE.shape == (num_rows, group_size, segments_NCE.shape[2])
     assert pool_FPSD.dtype == segments_NCE.dtype == step.query_RGD.dtype == step.scoring_RQE.dtype
-    assert pool_FPSD.is_contiguous() and segments_NCE.is_contiguous()
+    assert pool_FPSD.is_contiguous()
     assert table.cells_C.dtype == torch.int32 and table.cells_C.is_contiguous()
     if table.bits_G is not None and table.base_G is not None:
         assert table.bits_G.dtype == torch.int64 and table.base_G.dtype == torch.int32

@@ -1,7 +1,8 @@
 // Scores of partitions: dot products of queries with summaries, read where they lie.
 //
 // A segment holds the summaries of BLOCK consecutive partitions of one row: pool [num_segments,
-// BLOCK, E]. A row with Q queries has the segments directory[r][0 .. W), -1 where there is none.
+// BLOCK, E], or [num_segments, E, BLOCK] where they lie by entry. A row with Q queries has the
+// segments directory[r][0 .. W), -1 where there is none.
 #pragma once
 #include <vector>
 
@@ -13,6 +14,7 @@ template <class T> struct Summaries {
   const int64_t* directory;
   int64_t rows, W, num_segments;
   int Q, E;
+  bool by_entry = false;
 };
 
 struct Parts {   // the segments that there are: their places in the directory, and their ids
@@ -60,11 +62,74 @@ void score_parts(const T* query, const Summaries<T>& s, const Parts& parts, Queu
   });
 }
 
+// The entries that any query of a row is not 0 in, and all its queries there.
+struct Used {
+  std::vector<int> entry;
+  std::vector<float> weight;   // [entries, Q]
+};
+
+template <class T> std::vector<Used> used_entries(const T* query, const Summaries<T>& s) {
+  std::vector<Used> used(s.rows);
+  for (int64_t r = 0; r < s.rows; r++)
+    for (int e = 0; e < s.E; e++) {
+      const size_t at = used[r].weight.size();
+      bool any = false;
+      for (int q = 0; q < s.Q; q++) {
+        used[r].weight.push_back(widen(query[(r * s.Q + q) * s.E + e]));
+        any |= used[r].weight.back() != 0;
+      }
+      if (any) used[r].entry.push_back(e);
+      else used[r].weight.resize(at);
+    }
+  return used;
+}
+
+// The products of GC queries, from `q` on, with the summaries of a segment.
+template <int GC, class T>
+void by_entry(const T* segment, const Used& used, int q, int Q, float (*L)[BLOCK]) {
+  constexpr int C = W == 16 ? BLOCK / W : 2;
+  for (int at = 0; at < BLOCK; at += C * W) {
+    vf a[GC][C] = {};
+    for (size_t i = 0; i < used.entry.size(); i++) {
+      const T* x = segment + int64_t(used.entry[i]) * BLOCK + at;
+      const float* weight = &used.weight[i * Q + q];
+      for (int c = 0; c < C; c++) {
+        const vf value = load(x + c * W);
+        for (int g = 0; g < GC; g++) a[g][c] += value * weight[g];
+      }
+    }
+    for (int g = 0; g < GC; g++)
+      for (int c = 0; c < C; c++) store(&L[g][at + c * W], a[g][c]);
+  }
+}
+
+template <class T, class Emit>
+void score_entries(const std::vector<Used>& used, const Summaries<T>& s, const Parts& parts,
+                   Queue& queue, Emit emit) {
+  constexpr int64_t lead = 6;   // segments between the prefetch and the computation
+  const int64_t num_parts = parts.id.size(), size = int64_t(BLOCK) * s.E;
+  alignas(64) float L[4][BLOCK];
+  queue.drain([&](int64_t i) {
+    if (i + lead < num_parts)
+      for (const int e : used[parts.place[i + lead] / s.W].entry) {
+        const char* line = (const char*)(s.pool + parts.id[i + lead] * size + int64_t(e) * BLOCK);
+        for (size_t b = 0; b < BLOCK * sizeof(T); b += 64) __builtin_prefetch(line + b, 0, 3);
+      }
+    const int64_t row = parts.place[i] / s.W, at = parts.place[i] % s.W * BLOCK;
+    in_groups(s.Q, [&](auto width, int q) {
+      by_entry<width>(s.pool + parts.id[i] * size, used[row], q, s.Q, L);
+      emit(row, at, q, int(width), L);
+    });
+  });
+}
+
 template <class T, class Emit>
 void score_all(const T* query, const Summaries<T>& s, const Parts& parts, int threads, Emit emit) {
   Queue queue(parts.id.size(), threads);
+  const std::vector<Used> used = s.by_entry ? used_entries(query, s) : std::vector<Used>();
   in_parallel(threads, [&] {
-    if (pairs<T> && s.E % 32 == 0) score_parts<T, pairs<T>>(query, s, parts, queue, emit);
+    if (s.by_entry) score_entries(used, s, parts, queue, emit);
+    else if (pairs<T> && s.E % 32 == 0) score_parts<T, pairs<T>>(query, s, parts, queue, emit);
     else score_parts<T, false>(query, s, parts, queue, emit);
   });
 }

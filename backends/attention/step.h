@@ -29,7 +29,7 @@ template <class T> struct Step {   // laid out as STEP in cpu_step.py
   uint64_t* live;
   float* share;   // [R, G], or null; with MASS
   int64_t rows, W, num_segments, num_cells, num_groups, num_frames, G, E, S, most_columns, size,
-      sinks, recents, reduce, room, score_threads, attend_threads;
+      sinks, recents, reduce, room, by_entry, score_threads, attend_threads;
   double scale;
   int64_t total, wanted, missing;   // results
 };
@@ -83,30 +83,46 @@ template <class T> struct Chooser {
       }
   }
 
+  // What has no number for one query has none for any. Whole vectors are -inf beyond the last.
+  void drop_unknown(int64_t row) const {
+    const int64_t P = partitions(row), end = ceil_div(P, BLOCK) * BLOCK;
+    vi unknown = {};
+    for (int g = 0; g < s.G; g++) {
+      float* x = at(row, g);
+      std::fill(x + P, x + end, -INFINITY);
+      for (int64_t p = 0; p < P; p += W) unknown |= load(x + p) != load(x + p);
+    }
+    int32_t any = 0;
+    for (int j = 0; j < W; j++) any |= unknown[j];
+    for (int64_t p = 0; any && p < P; p++) {
+      bool number = true;
+      for (int g = 0; g < s.G; g++) number &= !std::isnan(at(row, g)[p]);
+      if (!number) for (int g = 0; g < s.G; g++) at(row, g)[p] = -INFINITY;
+    }
+  }
+
   // What the softmax over partitions gives each, summed over the queries. Leaves in `share` the
   // weight of each query's exponentials.
   void to_mass(int64_t row) const {
     const int64_t P = partitions(row);
-    const float none = -INFINITY;
     float* sum = reduced(row);
-    for (int64_t p = 0; p < P; p++) {   // no number in one query, none in any
-      bool number = true;
-      for (int g = 0; g < s.G; g++) number &= !std::isnan(at(row, g)[p]);
-      if (!number) for (int g = 0; g < s.G; g++) at(row, g)[p] = none;
-    }
+    drop_unknown(row);
     for (int g = 0; g < s.G; g++) {
-      float *x = at(row, g), top = none, total = 0;
-      std::fill(x + P, x + ceil_div(P, BLOCK) * BLOCK, none);
-      for (int64_t p = 0; p < P; p++) top = std::max(top, x[p]);
-      const float offset = top == none ? 0 : top;
-      vf added = {};
+      float* x = at(row, g);
+      vf high = vf{} - INFINITY, added = {};
+      for (int64_t p = 0; p < P; p += W) high = load(x + p) > high ? load(x + p) : high;
+      const float top = fold(high, [](float a, float b) { return std::max(a, b); });
+      const float offset = top == -INFINITY ? 0 : top;
       for (int64_t p = 0; p < P; p += W) {
         const vf e = exp2v((load(x + p) - offset) * LOG2E);
         store(x + p, e), added += e;
       }
-      total = fold(added, [](float a, float b) { return a + b; });
+      const float total = fold(added, [](float a, float b) { return a + b; });
       const float weight = total == 0 ? 0 : 1 / total;
-      for (int64_t p = 0; p < P; p++) sum[p] = (g ? sum[p] : 0) + x[p] * weight;
+      for (int64_t p = 0; p < P; p += W) {
+        const vf share = load(x + p) * weight;
+        store(sum + p, g ? load(sum + p) + share : share);
+      }
       if (s.share) s.share[row * s.G + g] = weight;
     }
   }
@@ -184,7 +200,7 @@ template <class T> struct Chooser {
     found.resize(s.rows);
     std::vector<char> sound(s.rows);
     const Summaries<T> summaries{s.segments, s.directory, s.rows, s.W, s.num_segments,
-                                 int(s.G), int(s.E)};
+                                 int(s.G), int(s.E), s.by_entry != 0};
     auto absent = [&](int64_t row, int64_t first) {
       for (int g = 0; g < (s.reduce == MASS ? s.G : 1); g++)
         std::fill_n(at(row, g) + first, BLOCK, NAN);

@@ -42,6 +42,13 @@ using vhu = bf16 __attribute__((vector_size(W * 2), aligned(2), may_alias));
 
 inline vf load(const float* p) { return *(const vfu*)p; }
 inline vf load(const bf16* p) { return (vf)(__builtin_convertvector(*(const vhu*)p, vi) << 16); }
+inline float widen(float x) { return x; }
+inline float widen(bf16 x) {
+  const uint32_t u = uint32_t(x) << 16;
+  float y;
+  memcpy(&y, &u, 4);
+  return y;
+}
 inline void store(float* p, vf v) { *(vfu*)p = v; }
 inline void narrow(float x, float* p) { *p = x; }
 inline void narrow(float x, bf16* p) {

@@ -69,8 +69,8 @@ class SparQ(Retriever):
         return self
 
     def summary_spec(self, head_dim: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
-        """The key itself."""
-        return {"key": TensorSpec((head_dim,), dtype)}
+        """The key itself, channel by channel."""
+        return {"key": TensorSpec((head_dim,), dtype, by_entry=True)}
 
     def build(self, keys: Keys) -> Summaries:
         """See Retriever; a partition has one slot, which is live."""

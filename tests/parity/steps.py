@@ -35,6 +35,7 @@ class Shape:
     seed: int
     unknown: bool = False
     missing: int = 0
+    by_entry: bool = False
 
 
 @st.composite
@@ -66,6 +67,7 @@ def shapes(draw: st.DrawFn) -> Shape:
         seed=draw(st.integers(0, 1000)),
         unknown=draw(st.booleans()),
         missing=draw(st.sampled_from([0, 0, 0, 3])),
+        by_entry=draw(st.booleans()),
     )
 
 
@@ -108,6 +110,8 @@ def make_step(shape: Shape) -> StepInputs:
         directory_RW[row, -(-count // SEGMENT) :] = -1
     if shape.unknown:
         segments_NCE[:, ::3, 5] = torch.nan
+    if shape.by_entry:
+        segments_NCE = segments_NCE.mT.contiguous().mT
     pages_per_row = -(-longest // shape.page_tokens) + 2
     step = StepInputs(
         query_RGD=query_RGD,

@@ -1,6 +1,6 @@
 """Every kernel scores what a plain float64 loop over the directory scores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pytest
@@ -84,6 +84,11 @@ def case_of(dtype, entries, num_queries, num_partitions, num_rows=4) -> Case:
     return Case(query_RQE.to(dtype), segments_NCE.to(dtype), directory_RW, num_partitions)
 
 
+def by_entry(case: Case) -> Case:
+    """The same, with segments that lie entry by entry."""
+    return replace(case, segments_NCE=case.segments_NCE.mT.contiguous().mT)
+
+
 def score_exactly(case: Case) -> Tensor:
     """Scores in float64, one row and partition after the other; NaN where there is no segment."""
     num_rows, num_queries, _ = case.query_RQE.shape
@@ -119,6 +124,20 @@ def test_a_score_is_the_product_with_the_summary_in_the_directory(name, dtype, e
     served = "torch" if entries % 16 else name
     tolerance = TOLERANCE[served, dtype]
     assert_agrees(case.scored_by(kernel_of(name)), score_exactly(case), tolerance)
+    assert_agrees(by_entry(case).scored_by(kernel_of(name)), score_exactly(case), tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_queries", [1, 3, 4, 7])
+def test_entries_that_no_query_of_a_row_looks_at_are_not_read(dtype, num_queries):
+    case = case_of(dtype, 64, num_queries, 130)
+    for row in range(4):
+        case.query_RQE[row, :, row::3] = 0
+    exact_RQP = score_exactly(case)
+    for row in range(4):
+        case.segments_NCE[case.directory_RW[row].clamp(min=0), :, row::3] = torch.nan
+    scores_RQP = by_entry(case).scored_by(kernel_of("cpu-cpp"))
+    assert_agrees(scores_RQP, exact_RQP, TOLERANCE["cpu-cpp", dtype])
 
 
 @pytest.mark.parametrize("entries", [32, 48, 96])
@@ -136,8 +155,9 @@ def test_older_processors_score_the_same(without, monkeypatch):
     monkeypatch.setattr(cpu, "load_library", native.load_library.__wrapped__)
     for dtype in DTYPES:
         case = case_of(dtype, 80, 7, 130)
-        scores_RQP = case.scored_by(kernel_of("cpu-cpp"))
-        assert_agrees(scores_RQP, score_exactly(case), TOLERANCE["cpu-cpp", dtype])
+        for each in (case, by_entry(case)):
+            scores_RQP = each.scored_by(kernel_of("cpu-cpp"))
+            assert_agrees(scores_RQP, score_exactly(case), TOLERANCE["cpu-cpp", dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
