@@ -156,7 +156,8 @@ def bench_of(arguments: argparse.Namespace, name: str, batch: int) -> Bench:
             "load=batch",
             f"backend.max_batch={batch}",
         ],
-        arguments.length + (arguments.rounds + 6) * arguments.steps + 2,
+        # The dense arm decodes beside every other one.
+        arguments.length + len(options("algo")) * (arguments.rounds + 6) * arguments.steps,
     )
 
 
