@@ -39,7 +39,7 @@ imports: $(VENV)/.installed-dev
 	@echo "import-linter: layers"
 	@$(VENV)/bin/lint-imports --no-logo
 
-readme: $(VENV)/.installed ## Write the tree and the table of algorithms of the README anew
+readme: $(VENV)/.installed ## Write the table of algorithms in the README and docs/files.md anew
 	@$(PY) tools/readme_tree.py
 	@$(PY) -m tools.catalogue
 
@@ -54,9 +54,11 @@ format: $(VENV)/.installed-dev ## Let ruff fix and format the code
 model: $(VENV)/.installed ## Train the bundled model anew into build/model
 	@$(PY) -m models.training.recipe --out build/model $(ARGS)
 
-bench: $(VENV)/.installed ## Decode speed: dense against generate, Quest against dense, and kernels alone
+bench: $(VENV)/.installed ## Speed: dense against generate, each algorithm against dense, and kernels alone
 	@$(PY) benchmarks/dense_vs_generate.py
 	@$(PY) benchmarks/sparse_vs_dense.py
+	@$(PY) benchmarks/algorithms.py
+	@$(PY) -m benchmarks.prefill
 	@$(PY) -m benchmarks.decode_attention
 
 clean: ## Remove what was built; keep the environment and the results

@@ -213,10 +213,11 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="decode steps in a round")
+    parser.add_argument("--prefill-s", type=float, default=None, help="if it is known already")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/algorithms.json"))
     arguments = parser.parse_args()
     console = Console(width=120)
-    seconds = prefill_s(bench_of(arguments, "quest", 1), arguments.length)
+    seconds = arguments.prefill_s or prefill_s(bench_of(arguments, "quest", 1), arguments.length)
     console.print(f"prefill of {arguments.length} tokens: {seconds:.1f} s")
     found = {batch: measure(arguments, batch, console) for batch in arguments.batches}
     rows = {

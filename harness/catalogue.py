@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from sys import modules
 from typing import Any
 
@@ -23,6 +22,7 @@ TITLES = ("algorithm", "role", "idea", "unit", "trained", "bytes", "default", "s
 NONE = "-"
 DENSE = ("`dense`", NONE, "every token is read", *(NONE,) * 4, "the baseline of each run")
 ARXIV = re.compile(r"arXiv:\d{4}\.\d{5}")
+BRACKET = re.compile(r"\(([^)]+)\):")
 # Settings of a prefill pattern that every pattern has.
 OF_ALL_PATTERNS = ("block_tokens", "dense_tokens")
 
@@ -43,8 +43,8 @@ def markdown() -> str:
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return (
         f"{table}\n\n*bytes*: kept beside KV per token and kv head, at {KV_HEADS} kv heads x "
-        f"{HEAD_DIM} in bf16, where KV itself takes {2 * HEAD_DIM * DTYPE.itemsize}; *default*: of "
-        "the option's YAML, whose comments tell the paper's.\n"
+        f"{HEAD_DIM} in bf16, where KV itself takes {2 * HEAD_DIM * DTYPE.itemsize}, on layers "
+        "that select; *default*: of the option's YAML, whose comments tell the paper's.\n"
     )
 
 
@@ -70,19 +70,19 @@ def role_row(name: str, role: str, content: Mapping[str, Any]) -> tuple[str, ...
     built = build(Component.model_validate(dict(content)), key)
     described = (modules[type(built).__module__].__doc__ or "").splitlines()[0].rstrip(".")
     sources = [match.group() for match in ARXIV.finditer(described)]
-    idea = described.rpartition(sources[-1])[2].partition(": ")[2] if sources else described
+    # Where no arXiv id closes what is cited, the first bracket holds it.
+    cited = sources or BRACKET.findall(described)[:1]
+    idea = described.rpartition(cited[-1])[2].partition(": ")[2] if cited else described
     facts = FACTS[role](built)
     what = (facts.unit, facts.trained, f"{facts.kept:.3g}", facts.default)
-    return (f"`{name}`", role, idea, *what, ", ".join(sources) or NONE)
+    return (f"`{name}`", role, idea, *what, ", ".join(cited) or NONE)
 
 
 def of_retriever(retrieve: Retriever, num_kv_heads: int = KV_HEADS) -> Facts:
     """Summaries are kept per partition."""
-    spec = retrieve.summary_spec(HEAD_DIM, DTYPE).values()
     size = retrieve.typical_partition
     unit = f"{retrieve.kind}s" if retrieve.kind == "token" else f"{retrieve.kind}s of {size}"
-    kept = sum(prod(one.shape) * one.dtype.itemsize for one in spec) / size
-    kept += retrieve.other_bytes(num_kv_heads, DTYPE)
+    kept = retrieve.kept_bytes(HEAD_DIM, num_kv_heads, DTYPE)
     return Facts(unit, retrieve.trained or NONE, kept, budget(retrieve.budget_tokens))
 
 

@@ -1,6 +1,6 @@
 """The composed config, validated once: frozen, nothing extra, every value in its range."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -13,6 +13,8 @@ from pydantic import (
 
 from harness.sizes import Size, parse_size
 
+# The arm that every run has.
+BASELINE = "dense"
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
 
@@ -43,6 +45,16 @@ class AlgoSettings(Strict):
     evict: Component | None
     retrieve: Component | None
     dense_layers: Natural
+
+    @model_validator(mode="after")
+    def _named_after_its_roles(self) -> Self:
+        """Roles on top of algo=dense make another algorithm than the baseline of that name."""
+        roles = [role for role in (self.prefill, self.evict, self.retrieve) if role is not None]
+        if self.name != BASELINE or not roles:
+            return self
+        modules = [role.target.rpartition(".")[0] for role in roles]
+        name = "+".join(module.rpartition(".")[2] for module in modules)
+        return self.model_copy(update={"name": name})
 
 
 class PartitionSettings(Strict):

@@ -48,6 +48,10 @@ class ClusterRetriever(Retriever):
         check_count("algo.retrieve.cluster_tokens", self.cluster_tokens, least=1)
         check_count("algo.retrieve.rebuild_every", self.rebuild_every, least=1)
         check_fraction("algo.retrieve.estimated_share", self.estimated_share)
+        if self.pool_heads:
+            raise ValueError(
+                "algo.retrieve.pool_heads=true: each kv head has clusters of its own; use false"
+            )
         super().__post_init__()
 
     @property

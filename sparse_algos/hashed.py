@@ -39,6 +39,11 @@ class HashedRetriever(Retriever):
     def __post_init__(self) -> None:
         """See Retriever."""
         check_count("algo.retrieve.rebuild_every", self.rebuild_every, least=1)
+        if self.pool_heads or self.group_reduce != "max":
+            raise ValueError(
+                f"algo.retrieve.pool_heads={self.pool_heads}, group_reduce={self.group_reduce!r}: "
+                "each query head draws for itself; use false and max"
+            )
         super().__post_init__()
 
     @property

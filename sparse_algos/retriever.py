@@ -104,6 +104,12 @@ class Retriever(ABC):
         """Tokens in a partition, on average where they vary."""
         return self.partition_size
 
+    def kept_bytes(self, head_dim: int, num_kv_heads: int, dtype: torch.dtype) -> float:
+        """Bytes kept beside KV per token and kv head, on layers that select."""
+        spec = self.summary_spec(head_dim, dtype).values()
+        kept = sum(math.prod(one.shape) * one.dtype.itemsize for one in spec)
+        return kept / self.typical_partition + self.other_bytes(num_kv_heads, dtype)
+
     def other_bytes(self, num_kv_heads: int, dtype: torch.dtype) -> float:
         """Bytes per token and kv head that are kept beside summaries."""
         return 0

@@ -1,4 +1,4 @@
-"""Keeps the tree in the README equal to the first docstring lines of the sources.
+"""Keeps docs/files.md equal to the first docstring lines of the sources.
 
 python tools/readme_tree.py          rewrite the tree
 python tools/readme_tree.py --check  exit 1 if it is out of date
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "files.md"
 START, STOP = "<!-- tree -->\n```text\n", "```\n<!-- /tree -->"
 FOLDERS = {
     "conf": "everything that can be chosen, one YAML an option",
@@ -21,6 +21,12 @@ FOLDERS = {
     "models": "the bundled model, its card, and its training (`make model`)",
     "tests": "laws over everything in conf/, parity of kernels, and the rest",
     "results": "records of runs, published benchmarks",
+}
+# One algorithm a file; the table in the README has a row for each.
+ROLES = {
+    "prefill": "patterns of prompt attention, one a file: the table in the README",
+    "evict": "what stays of a context, one a file: the table in the README",
+    "retrieve": "what a query reads, one a file: the table in the README",
 }
 WITH_FILES = ("sparse_algos", "memory_tiers", "backends", "harness", "benchmarks")
 
@@ -38,21 +44,30 @@ def tree() -> str:
     for folder, meaning in FOLDERS.items():
         lines.append(f"{folder + '/':<32}{meaning}")
         if folder in WITH_FILES:
-            files = sorted((ROOT / folder).rglob("*.py"))
-            for path in (one for one in files if one.stat().st_size):
-                lines.append(f"  {path.relative_to(ROOT / folder)!s:<30}{phrase(path)}")
+            lines += entries(ROOT / folder)
     return "\n".join(lines) + "\n"
 
 
+def entries(folder: Path) -> list[str]:
+    """One line a file, and one a role of algorithms."""
+    roles = {role: meaning for role, meaning in ROLES.items() if (folder / role).is_dir()}
+    found = {f"{role}/": meaning for role, meaning in roles.items()}
+    for path in (one for one in folder.rglob("*.py") if one.stat().st_size):
+        inside = path.relative_to(folder)
+        if inside.parts[0] not in roles:
+            found[str(inside)] = phrase(path)
+    return [f"  {name:<30}{found[name]}" for name in sorted(found)]
+
+
 def main() -> int:
-    """Rewrite the README, or compare with it."""
-    text = README.read_text()
+    """Rewrite the page, or compare with it."""
+    text = PAGE.read_text()
     before, _, rest = text.partition(START)
     after = rest.partition(STOP)[2]
     wanted = before + START + tree() + STOP + after
     if "--check" in sys.argv:
         return int(text != wanted)
-    README.write_text(wanted)
+    PAGE.write_text(wanted)
     return 0
 
 

@@ -21,6 +21,9 @@ from sparse_algos.retriever import IndexKind, Retriever, ascending
 from sparse_algos.scores import GroupReduce
 from sparse_algos.selection import PartitionKind, Selection, Visible
 
+# A budget that holds all that a base may have to read.
+PLENTY = 1 << 40
+
 
 @dataclass(frozen=True, kw_only=True)
 class Twilight(Retriever):
@@ -58,12 +61,17 @@ class Twilight(Retriever):
     @cached_property
     def selector(self) -> Retriever:
         """The base with the budget that is pruned."""
-        return replace(
-            self.base,
-            budget_tokens=self.budget_tokens,
-            sinks=max(self.sinks, self.base.sinks),
-            recents=max(self.recents, self.base.recents),
-        )
+        return self._base_with(self.budget_tokens)
+
+    @property
+    def least_budget(self) -> int:
+        """See Retriever: what the base needs."""
+        return self._base_with(PLENTY).least_budget
+
+    def kept_bytes(self, head_dim: int, num_kv_heads: int, dtype: torch.dtype) -> float:
+        """See Retriever; the base keeps its own."""
+        own = super().kept_bytes(head_dim, num_kv_heads, dtype)
+        return own + self.selector.kept_bytes(head_dim, num_kv_heads, dtype)
 
     @property
     def partition_size(self) -> int:
@@ -140,6 +148,14 @@ class Twilight(Retriever):
         newest_R1 = visible.num_tokens_R.unsqueeze(1) - self.recents
         kept_RC = kept_RC | (token_RC < self.sinks) | (token_RC >= newest_R1)
         return ascending(token_RC, kept_RC & valid_RC, visible.longest)
+
+    def _base_with(self, budget_tokens: int | float) -> Retriever:
+        return replace(
+            self.base,
+            budget_tokens=budget_tokens,
+            sinks=max(self.sinks, self.base.sinks),
+            recents=max(self.recents, self.base.recents),
+        )
 
 
 def nucleus(weight_RGC: Tensor, share: float) -> Tensor:

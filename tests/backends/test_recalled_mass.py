@@ -76,8 +76,7 @@ def recalled(name: str, sinks: int | None = None) -> torch.Tensor:
     recalled_NLH = torch.cat(steps)
     heads = bench.info.num_kv_heads
     recalled_NLK = recalled_NLH.unflatten(2, (heads, -1)).mean(dim=3)
-    assert attention.index is not None
-    reads_all = [attention.index.reads_all(layer) for layer in range(bench.info.num_layers)]
+    reads_all = [retrieve.reads_all(layer) for layer in range(bench.info.num_layers)]
     return recalled_NLK.masked_fill(torch.tensor(reads_all).view(1, -1, 1), torch.nan)
 
 

@@ -62,6 +62,8 @@ REFUSED = {
     ("algo=tidaldecode", "algo.dense_layers=4"): ("layer 4 reads", "lower algo.dense_layers"),
     ("algo=retroinfer", "algo.retrieve.estimated_share=2"): ("estimated_share=2", "0 to 1"),
     ("algo=sparq", "algo.retrieve.channels=65"): ("algo.retrieve.channels=65", "lower it"),
+    ("algo=magicpig", "+algo.retrieve.pool_heads=true"): ("pool_heads=True", "draws for itself"),
+    ("algo=retroinfer", "+algo.retrieve.pool_heads=true"): ("pool_heads=true", "use false"),
     ("algo=magicpig", "algo.retrieve.budget_tokens=83"): ("budget_tokens=83", "raise it"),
     ("algo=twilight", "algo.retrieve.top_p=95"): ("algo.retrieve.top_p=95", "0 to 1"),
     ("algo=twilight", "algo/retrieve@algo.retrieve.base=retroinfer"): ("RetroInfer", "base=quest"),

@@ -156,13 +156,22 @@ def num_levels(tier: str) -> int:
 
 
 def placements() -> Iterator[tuple[str, str]]:
-    """Every algorithm with every partition option that can serve it; patterns never see one."""
-    for algo in ALGORITHMS:
-        for partition in ["auto"] if algo in PATTERNED else options("partition"):
+    """Every algorithm where `auto` places it, and every kind of partition wherever it can be.
+
+    To a mapper, algorithms with partitions of one kind and size are one.
+    """
+    seen = set()
+    for algo in sorted(ALGORITHMS, key=lambda name: (name not in TYPICAL, name)):
+        retrieve = build_algorithm(settings_of(algo)).retrieve
+        kind = None if retrieve is None else (retrieve.kind, retrieve.partition_size)
+        for partition in ["auto"] if kind in seen else options("partition"):
             if is_served(algo, partition):
                 yield algo, partition
+        seen.add(kind)
 
 
+# Those that stand for their kind where mappers are tried.
+TYPICAL = ("dense", "quest", "oracle_topk", "retroinfer")
 ALGORITHMS = sorted({*options("algo"), *VARIANTS, *PATTERNED})
 # Those whose contexts are prefilled densely.
 DENSE_PREFILL = [name for name in ALGORITHMS if settings_of(name).algo.prefill is None]

@@ -6,17 +6,25 @@ from functools import lru_cache
 import pytest
 import torch
 
-from harness.preflight import plan_for
 from tests.algorithms.inputs import junk
 from tests.laws.configs import ALGORITHMS, PLACEMENTS, PLACES, is_served, settings_of
+from tests.laws.groups import (
+    EXACT,
+    GREEDY,
+    RETRIEVING,
+    SHAPE,
+    SHAPES,
+    budget_for,
+    budgets,
+    fast_bytes_for,
+    placements,
+)
 from tests.laws.laws import (
     FULL_BUDGET,
-    LENGTHS,
     TIGHT_BUDGET,
     Answers,
     assert_answers_are_exact_over_what_was_read,
     assert_blind_to_batch_mates,
-    assert_evicted_tokens_are_gone,
     assert_full_budget_is_dense,
     assert_layer_is_dense,
     assert_moved,
@@ -26,83 +34,9 @@ from tests.laws.laws import (
     assert_summaries_follow_each_length,
     assert_within_budget,
     converse,
-    held_at_most,
     replay_alone,
 )
-from tests.laws.system import MAX_TOKENS, Shape, System, algorithm_with, build_system
-
-SHAPE = Shape()
-SHAPES = {
-    "one query head per kv head": Shape(group=1, kv_heads=3),
-    "two": Shape(group=2, kv_heads=1),
-    "four": Shape(group=4),
-    "a window on layer 1": Shape(windowed=frozenset({1}), window=20),
-}
-EVICTORS = [
-    name for name in ALGORITHMS if algorithm_with(settings_of(name), None).evict is not None
-]
-# Evictors that ask what every step attends to, which nobody knows who reads a part.
-WATCHING = [
-    name
-    for name in EVICTORS
-    for evict in [algorithm_with(settings_of(name), None).evict]
-    if evict.sees == "attention" and evict.decodes
-]
-COMPOSED = [name for name in EVICTORS if name not in WATCHING]
-RETRIEVING = [
-    name for name in ALGORITHMS if algorithm_with(settings_of(name), None).retrieve is not None
-]
-CLUSTERING = [
-    name
-    for name in RETRIEVING
-    if algorithm_with(settings_of(name), None).retrieve.kind == "cluster"
-]
-# What relies on tokens staying, and staying in place.
-ROOTED = [
-    name
-    for name in RETRIEVING
-    if name in CLUSTERING or algorithm_with(settings_of(name), None).retrieve.needs_positions
-]
-
-
-def is_exact(name: str) -> bool:
-    """Whether answers are attention over what was read, and nothing else."""
-    retrieve = algorithm_with(settings_of(name), None).retrieve
-    return retrieve is None or not (retrieve.estimates or retrieve.corrects)
-
-
-EXACT = [name for name in ALGORITHMS if is_exact(name)]
-# Retrievers that read all that their budget allows.
-GREEDY = [
-    name
-    for name in ALGORITHMS
-    if name not in RETRIEVING or not algorithm_with(settings_of(name), None).retrieve.prunes
-]
-# An evictor's budget is a count of tokens, a retriever's may be a share.
-BUDGETED = [
-    (algo, partition, budget) for algo, partition in PLACEMENTS for budget in (TIGHT_BUDGET, 0.4)
-]
-budgets = pytest.mark.parametrize(("algo", "partition", "budget"), BUDGETED)
-placements = pytest.mark.parametrize(("algo", "partition"), PLACEMENTS)
-
-
-def budget_for(algo: str) -> int:
-    """Less for clusters: in the worst case each of their tokens takes a page."""
-    return TIGHT_BUDGET if algo not in CLUSTERING else 24
-
-
-def fast_bytes_for(algo: str, partition: str, shape: Shape = SHAPE) -> int:
-    """A fast tier that holds one step of one layer and little more."""
-    settings, budget = settings_of(algo, partition), budget_for(algo)
-    retrieve = algorithm_with(settings, budget).retrieve
-    pages = shape.kv_heads * 3
-    if retrieve is not None:
-        size = min(retrieve.partition_size, settings.partition.page_tokens)
-        info, cpu = shape.info, torch.device("cpu")
-        plan = plan_for(settings, algorithm_with(settings, budget), info, MAX_TOKENS, cpu)
-        per_row = min(-(-budget // size), plan.row_pages)
-        pages = max(pages, 3 * shape.kv_heads * per_row)
-    return (pages + 1) * settings.partition.page_tokens * shape.head_dim * 2 * 4
+from tests.laws.system import Shape, System, algorithm_with, build_system
 
 
 def test_every_option_can_be_placed():
@@ -172,63 +106,6 @@ def test_no_role_acts_on_dense_and_windowed_layers(algo, partition):
     if not algorithm.is_dense:
         with pytest.raises(AssertionError):
             assert_layer_is_dense(system, 3)
-
-
-@pytest.mark.parametrize("retriever", ROOTED)
-@pytest.mark.parametrize("evictor", EVICTORS)
-def test_retrievers_that_would_lose_tokens_are_refused(retriever, evictor):
-    settings = settings_of(retriever)
-    evict = algorithm_with(settings_of(evictor), 80).evict
-    both = replace(algorithm_with(settings, TIGHT_BUDGET), evict=evict)
-    with pytest.raises(ValueError, match="algo/evict=none"):
-        build_system(settings, SHAPE, algorithm=both)
-
-
-@pytest.mark.parametrize("evictor", WATCHING)
-def test_an_evictor_that_follows_all_attention_beside_a_retriever_is_refused(evictor):
-    settings = settings_of("quest")
-    evict = algorithm_with(settings_of(evictor), 80).evict
-    both = replace(algorithm_with(settings, TIGHT_BUDGET), evict=evict)
-    with pytest.raises(ValueError, match=r"^algo=quest: [^\n]*algo/retrieve=none[^\n]*$"):
-        build_system(settings, SHAPE, algorithm=both)
-
-
-@pytest.mark.parametrize("retriever", [name for name in RETRIEVING if name not in ROOTED])
-@pytest.mark.parametrize("evictor", COMPOSED)
-def test_two_roles_together_keep_the_laws(retriever, evictor):
-    settings = settings_of(retriever)
-    roles = algorithm_with(settings, TIGHT_BUDGET)
-    evict = algorithm_with(settings_of(evictor), 80).evict
-    both = replace(roles, evict=evict)
-    system = converse(build_system(settings, SHAPE, algorithm=both))
-    assert_within_budget(system)
-    assert_evicted_tokens_are_gone(system)
-    if retriever in EXACT:
-        assert_answers_are_exact_over_what_was_read(system)
-    assert_blind_to_batch_mates(lambda: build_system(settings, SHAPE, algorithm=both))
-
-
-@pytest.mark.parametrize("evictor", COMPOSED)
-def test_evicted_tokens_take_nothing_of_a_token_budget(evictor):
-    settings = settings_of("oracle_topk")
-    evict = algorithm_with(settings_of(evictor), 80).evict
-    both = replace(algorithm_with(settings, TIGHT_BUDGET), evict=evict)
-    system = converse(build_system(settings, SHAPE, algorithm=both))
-    # Rows of the longest sequence: more than the budget survives each of its evictions.
-    num_rich = 0
-    for read in system.reads:
-        taken_R = read.times_RT.sum(1)[read.seen_R > LENGTHS["long"]]
-        if len(taken_R) == 0 or held_at_most(system, read.layer, "long", LENGTHS["long"]) < 80:
-            continue
-        num_rich += len(taken_R)
-        rich = taken_R.max() if evict.pools_heads else taken_R
-        assert (rich == TIGHT_BUDGET).all(), taken_R.tolist()
-    assert num_rich > 0
-
-
-@pytest.mark.parametrize("algo", EVICTORS)
-def test_what_is_evicted_frees_its_memory(algo):
-    assert_evicted_tokens_are_gone(converse(build_system(settings_of(algo), SHAPE, TIGHT_BUDGET)))
 
 
 @budgets

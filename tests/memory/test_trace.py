@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -117,8 +117,8 @@ class Witnessed(Quest):
     takes_best: ClassVar[bool] = False
     selected: list[list[list[int]]] = field(default_factory=list)
 
-    def select(self, scores_RGP: torch.Tensor, visible: Visible) -> Selection:
-        selection = super().select(scores_RGP, visible)
+    def select(self, scores_RGP: torch.Tensor, visible: Visible, *more: Any) -> Selection:
+        selection = super().select(scores_RGP, visible, *more)
         self.selected.append(lists(selection))
         return selection
 

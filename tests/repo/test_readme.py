@@ -1,4 +1,4 @@
-"""The README says what is there."""
+"""The README, and the page of files, say what is there."""
 
 import re
 import subprocess
@@ -7,6 +7,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+MOST_LINES = 200
+
+
+def test_the_readme_can_be_read_in_minutes() -> None:
+    assert len(README.splitlines()) <= MOST_LINES
 
 
 def test_the_tree_names_every_source_file_with_its_own_phrase() -> None:
@@ -29,6 +34,19 @@ def test_every_algorithm_is_in_the_table() -> None:
     assert {name for name, _ in named} >= {
         path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml")
     }
+
+
+def test_every_option_of_a_role_is_explained() -> None:
+    page = (ROOT / "docs" / "algorithms.md").read_text()
+    explained = set(re.findall(r"`(\w+)`", page))
+    options = {path.stem for path in (ROOT / "conf" / "algo").glob("*/*.yaml")} - {"none"}
+    assert options <= explained
+
+
+def test_every_page_that_is_linked_exists() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+        assert all((page.parent / link).exists() for link in links), (page, links)
 
 
 def test_every_make_target_it_names_exists() -> None:
