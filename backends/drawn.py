@@ -71,16 +71,17 @@ def drawn_of(
     """A draw, from the selection of its rows [N, C], and the norms of the centred keys in it."""
     valid_NC, bias_NGC, drawn_NGC = selection.valid_RC, selection.bias_RGC, selection.drawn_RGC
     assert valid_NC is not None and bias_NGC is not None and drawn_NGC is not None
-    row_N = torch.arange(len(valid_NC), device=valid_NC.device)
+    # Places in the flat columns: one look at the mask, where an index by it takes one each.
+    at_V = valid_NC.flatten().nonzero().squeeze(1)
     query_NGD = query_NGD.float()
-    slot_S = torch.arange(page_tokens, device=row_N.device)
+    slot_S = torch.arange(page_tokens, device=at_V.device)
     count_N = (pages.live_N.unsqueeze(1) >> slot_S & 1).sum(dim=1)
     return Drawn(
         retrieve=retrieve,
-        bias_GV=bias_NGC.transpose(0, 1)[:, valid_NC],
-        drawn_GV=drawn_NGC.transpose(0, 1)[:, valid_NC],
-        row_V=row_N.unsqueeze(1).expand_as(valid_NC)[valid_NC],
-        norm_V=norm_NC[valid_NC],
+        bias_GV=bias_NGC.transpose(0, 1).flatten(1).index_select(1, at_V),
+        drawn_GV=drawn_NGC.transpose(0, 1).flatten(1).index_select(1, at_V),
+        row_V=at_V // max(1, valid_NC.shape[1]),
+        norm_V=norm_NC.flatten().index_select(0, at_V),
         inner_NG=(query_NGD @ center_ND.unsqueeze(2)).squeeze(2),
         norm_NG=query_NGD.norm(dim=2),
         slots_N1=torch.nn.functional.pad(count_N.cumsum(0), (1, 0)),
