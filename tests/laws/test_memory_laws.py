@@ -18,7 +18,7 @@ from tests.laws.laws import (
     names,
     page_bytes,
 )
-from tests.laws.system import MAX_TOKENS, Shape, System, build_system
+from tests.laws.system import MAX_TOKENS, Shape, System, algorithm_with, build_system
 
 SHAPE = Shape()
 PAGE_BYTES = 16 * 2 * SHAPE.head_dim * 4
@@ -125,6 +125,9 @@ def assert_conserves_frames(tier, cache, algo, seed):
 @pytest.mark.parametrize(("algo", "partition"), PLACEMENTS)
 @pytest.mark.parametrize("chunk_tokens", [8, 64])
 def test_the_least_memory_that_preflight_accepts_is_enough(tier, algo, partition, chunk_tokens):
+    evict = algorithm_with(settings_of(algo), None).evict
+    if evict is not None:
+        chunk_tokens = max(chunk_tokens, evict.window or 1)
     for pages in range(1, 400):
         settings = settings_of(
             algo, partition, tier, fast_bytes=pages * PAGE_BYTES, chunk_tokens=chunk_tokens
