@@ -86,7 +86,7 @@ class SummaryStore:
         segment_N = self._directory_RW[rows_N, partitions_N // SEGMENT].clamp(min=0)
         slot_N = partitions_N % SEGMENT
         return {
-            name: self._pools[name][segment_N, slot_N]
+            name: _picked(self._pools[name], segment_N, slot_N)
             for name in (self._pools if names is None else names)
         }
 
@@ -141,3 +141,12 @@ class SummaryStore:
             pool_NEC = huge_empty((count, *one.shape, SEGMENT), one.dtype, self._device)
             return pool_NEC.movedim(-1, 1)
         return huge_empty((count, SEGMENT, *one.shape), one.dtype, self._device)
+
+
+def _picked(pool: Tensor, segment_N: Tensor, slot_N: Tensor) -> Tensor:
+    """Single partitions of a pool, in the shape of their places."""
+    if not pool.is_contiguous():
+        return pool[segment_N, slot_N]
+    # One axis: several times faster than an index of two.
+    at_M = (segment_N * SEGMENT + slot_N).flatten()
+    return pool.flatten(0, 1).index_select(0, at_M).view(*segment_N.shape, *pool.shape[2:])

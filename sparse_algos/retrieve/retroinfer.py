@@ -111,7 +111,8 @@ class RetroInfer(ClusterRetriever):
         )
         logits_RGC = logits_RGC + read.summaries["size"].mT.log()
         logits_RGC = logits_RGC.masked_fill(estimated_RC.unsqueeze(1) < 0, -torch.inf)
-        value_RCD = read.summaries["value"].float().masked_fill((estimated_RC < 0).unsqueeze(2), 0)
+        # Columns of no cluster hold another one's value: finite, under a weight of 0.
+        value_RCD = read.summaries["value"].float()
         lse_RG = logits_RGC.logsumexp(dim=2)
         weight_RGC = torch.nan_to_num(logits_RGC.softmax(dim=2))
         return Estimate(weight_RGC @ value_RCD, lse_RG)
