@@ -61,7 +61,7 @@ def _pictures(found: dict[str, Any], key: str, label: str) -> dict[str, bytes]:
     for axes in list(grid.flat)[len(names) :]:
         axes.set_visible(False)
     _frame(figure, grid, names, found)
-    figure.supxlabel(label, fontsize=9)
+    figure.supxlabel(label, fontsize=9, x=0.995, ha="right")
     return {kind: _saved(figure, kind) for kind in ("png", "svg")}
 
 
