@@ -3,6 +3,8 @@
 from io import BytesIO
 from typing import Any
 
+from harness.studies.algorithm_points import on_front
+
 COLUMNS = 5
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100)
 # What is on the x axis, by the name of the file.
@@ -49,7 +51,8 @@ def draw(found: dict[str, Any]) -> dict[str, bytes]:
 def _pictures(found: dict[str, Any], key: str, label: str) -> dict[str, bytes]:
     from matplotlib.figure import Figure
 
-    points = [one | {"x": 100 * one[key]} for one in found["points"] if _shown(one, key)]
+    read = [one | {"kv_read": one[key]} for one in found["points"] if _shown(one, key)]
+    points = [one | {"x": 100 * one["kv_read"], "front": on_front(one, read)} for one in read]
     names = _ranked(points)
     if not names:
         return {}
@@ -96,7 +99,7 @@ def _panel(axes: Any, name: str, points: list[dict[str, Any]], found: dict[str, 
     axes.set_xscale("log")
     axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
     axes.minorticks_off()
-    axes.set_xlim(0.35, 115)
+    axes.set_xlim(0.8 * min(0.45, *(one["x"] for one in points)), 115)
     axes.set_ylim(-0.04, 1.06)
     axes.grid(axis="y", color="#EEEEEE", linewidth=0.8)
     axes.set_axisbelow(True)
