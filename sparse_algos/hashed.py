@@ -10,16 +10,17 @@ from torch.nn.functional import pad, threshold
 
 from sparse_algos.checks import check_count
 from sparse_algos.index_data import NOTHING, Summaries
-from sparse_algos.retriever import IndexKind, Retriever, ascending
+from sparse_algos.retriever import IndexKind, ascending
 from sparse_algos.scores import GroupReduce
-from sparse_algos.selection import PartitionKind, Selection, Visible
+from sparse_algos.selection import Selection, Visible
+from sparse_algos.units import TokenRetriever
 
 # Ranks of tokens: collisions first, then places, and beyond both what is always read.
 MOST_TOKENS, ALWAYS = 1 << 32, 1 << 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class HashedRetriever(Retriever):
+class HashedRetriever(TokenRetriever):
     """A query head draws the hashed tokens that have enough codes in common with it.
 
     Summaries are `code`, uint8 or int16 [L], and `norm`, float32 [1]; scores count equal codes, and
@@ -30,7 +31,6 @@ class HashedRetriever(Retriever):
     rebuild_every: int
     group_reduce: GroupReduce = "max"
 
-    kind: ClassVar[PartitionKind] = "token"
     index_kind: ClassVar[IndexKind] = "hashed"
     takes_best: ClassVar[bool] = False
     corrects: ClassVar[bool] = True
@@ -45,11 +45,6 @@ class HashedRetriever(Retriever):
                 "each query head draws for itself; use false and max"
             )
         super().__post_init__()
-
-    @property
-    def partition_size(self) -> int:
-        """One token."""
-        return 1
 
     @property
     def least_budget(self) -> int:

@@ -10,12 +10,12 @@ from torch import Tensor
 from sparse_algos.checks import check_count
 from sparse_algos.index_data import Keys, NewKeys, Queries, Summaries, TensorSpec
 from sparse_algos.model_shape import ModelShape
-from sparse_algos.selection import PartitionKind
 from sparse_algos.trained import TrainedRetriever
+from sparse_algos.units import TokenRetriever
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelRetriever(TrainedRetriever):
+class LabelRetriever(TokenRetriever, TrainedRetriever):
     """Reads the tokens whose labels have the largest products with the query's own label.
 
     label_channels: numbers in a label; compiled kernels take multiples of 16.
@@ -23,7 +23,6 @@ class LabelRetriever(TrainedRetriever):
 
     label_channels: int
 
-    kind: ClassVar[PartitionKind] = "token"
     scored: ClassVar[str | None] = "label"
 
     def __post_init__(self) -> None:
@@ -34,11 +33,6 @@ class LabelRetriever(TrainedRetriever):
     @abstractmethod
     def label(self, vector_RND: Tensor, layer: int) -> Tensor:
         """Labels of rotated keys or queries of rows, kv heads innermost: [R, N, label_channels]."""
-
-    @property
-    def partition_size(self) -> int:
-        """One token."""
-        return 1
 
     def with_tensors(self, found: dict[str, Tensor], model: ModelShape) -> Self:
         """See TrainedRetriever; a label is no longer than a key."""

@@ -10,33 +10,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparse_algos.checks import check_count
 from sparse_algos.index_data import Keys, Queries, Summaries, TensorSpec
-from sparse_algos.retriever import Retriever
-from sparse_algos.selection import PartitionKind
+from sparse_algos.units import BlockRetriever
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArkVale(Retriever):
+class ArkVale(BlockRetriever):
     """Ranks pages by q.c + |q|.r: c the middle of the keys' bounds, r their mean distance to it.
 
     block_tokens: tokens per page of the paper.
     """
 
-    block_tokens: int
-
-    kind: ClassVar[PartitionKind] = "block"
     scored: ClassVar[str | None] = "digest"
-
-    def __post_init__(self) -> None:
-        """See Retriever."""
-        check_count("algo.retrieve.block_tokens", self.block_tokens, least=1)
-        super().__post_init__()
-
-    @property
-    def partition_size(self) -> int:
-        """See Retriever."""
-        return self.block_tokens
 
     @property
     def waits(self) -> int | None:

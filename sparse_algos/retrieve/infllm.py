@@ -13,29 +13,26 @@ from torch import Tensor
 
 from sparse_algos.checks import check_count
 from sparse_algos.index_data import Keys, Summaries, TensorSpec
-from sparse_algos.retriever import Retriever
-from sparse_algos.selection import PartitionKind
+from sparse_algos.units import BlockRetriever
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfLLM(Retriever):
+class InfLLM(BlockRetriever):
     """Ranks blocks by the products of the query with the block's representative keys.
 
     block_tokens: tokens per block; representatives: keys of a block that stand for it, those of
     the largest mean product with the `local_tokens` queries that follow each of them.
     """
 
-    block_tokens: int
     representatives: int
     local_tokens: int
 
-    kind: ClassVar[PartitionKind] = "block"
     scored: ClassVar[str | None] = "representatives"
     needs_positions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """See Retriever."""
-        check_count("algo.retrieve.block_tokens", self.block_tokens, least=1)
+        super().__post_init__()
         check_count("algo.retrieve.representatives", self.representatives, least=1)
         check_count("algo.retrieve.local_tokens", self.local_tokens, least=1)
         if self.representatives > self.block_tokens:
@@ -49,12 +46,6 @@ class InfLLM(Retriever):
                 f"block is ranked, so they must be read: raise algo.retrieve.recents from "
                 f"{self.recents} to as many"
             )
-        super().__post_init__()
-
-    @property
-    def partition_size(self) -> int:
-        """See Retriever."""
-        return self.block_tokens
 
     @property
     def waits(self) -> int | None:

@@ -6,13 +6,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparse_algos.index_data import NOTHING, Keys, NewKeys, Queries, Summaries, TensorSpec
-from sparse_algos.retriever import Retriever, ascending
-from sparse_algos.selection import PartitionKind, Selection, Visible
+from sparse_algos.index_data import NOTHING, Summaries
+from sparse_algos.retriever import ascending
+from sparse_algos.selection import Selection, Visible
+from sparse_algos.units import KeyRetriever
 
 
 @dataclass(frozen=True, kw_only=True)
-class OracleTopP(Retriever):
+class OracleTopP(KeyRetriever):
     """Reads tokens of largest exact attention until they hold `mass`, or the budget is full.
 
     mass: of the attention of each row, the mean over its query heads, between 0 and 1; sinks and
@@ -21,8 +22,6 @@ class OracleTopP(Retriever):
 
     mass: float
 
-    kind: ClassVar[PartitionKind] = "token"
-    scored: ClassVar[str | None] = "key"
     takes_best: ClassVar[bool] = False
     bound: ClassVar[bool] = True
 
@@ -39,27 +38,6 @@ class OracleTopP(Retriever):
                 "use mass"
             )
         super().__post_init__()
-
-    @property
-    def partition_size(self) -> int:
-        """One token."""
-        return 1
-
-    def summary_spec(self, head_dim: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
-        """The key itself."""
-        return {"key": TensorSpec((head_dim,), dtype)}
-
-    def build(self, keys: Keys) -> Summaries:
-        """See Retriever; a partition has one slot, which is live."""
-        return {"key": keys.key_RPSD[:, :, 0]}
-
-    def append(self, old: Summaries, new: NewKeys) -> Summaries:
-        """See Retriever."""
-        return {"key": new.key_RD}
-
-    def scoring_query(self, queries: Queries) -> Tensor:
-        """Makes the attention logits, q.k / sqrt(D)."""
-        return queries.query_RQD * queries.query_RQD.shape[-1] ** -0.5
 
     def select(
         self, scores_RGP: Tensor, visible: Visible, summaries: Summaries = NOTHING

@@ -6,33 +6,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparse_algos.checks import check_count
 from sparse_algos.index_data import Keys, NewKeys, Queries, Summaries, TensorSpec
-from sparse_algos.retriever import Retriever
-from sparse_algos.selection import PartitionKind
+from sparse_algos.units import BlockRetriever
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quest(Retriever):
+class Quest(BlockRetriever):
     """Ranks pages by an upper bound of q.k over the page's keys (section 3.2 of the paper).
 
     block_tokens: tokens per page of the paper.
     """
 
-    block_tokens: int
-
-    kind: ClassVar[PartitionKind] = "block"
     scored: ClassVar[str | None] = "bounds"
-
-    def __post_init__(self) -> None:
-        """See Retriever."""
-        check_count("algo.retrieve.block_tokens", self.block_tokens, least=1)
-        super().__post_init__()
-
-    @property
-    def partition_size(self) -> int:
-        """See Retriever."""
-        return self.block_tokens
 
     def summary_spec(self, head_dim: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
         """Element-wise minimum, then maximum, of the keys."""

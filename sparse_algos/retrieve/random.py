@@ -12,36 +12,27 @@ from torch import Tensor
 from sparse_algos.checks import check_count
 from sparse_algos.index_data import Keys, NewKeys, Queries, Summaries, TensorSpec
 from sparse_algos.model_shape import ModelShape
-from sparse_algos.retriever import Retriever
-from sparse_algos.selection import PartitionKind
+from sparse_algos.units import BlockRetriever
 
 WORD = (1 << 32) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random(Retriever):
+class Random(BlockRetriever):
     """Reads blocks drawn evenly, anew for each layer, kv head and query; keeps no summaries.
 
     block_tokens: tokens per block; seed: of all draws.
     """
 
-    block_tokens: int
     seed: int
     _num_kv_heads: int = field(default=1, repr=False)
 
-    kind: ClassVar[PartitionKind] = "block"
     bound: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """See Retriever."""
-        check_count("algo.retrieve.block_tokens", self.block_tokens, least=1)
         check_count("algo.retrieve.seed", self.seed, least=0)
         super().__post_init__()
-
-    @property
-    def partition_size(self) -> int:
-        """See Retriever."""
-        return self.block_tokens
 
     def fitted(self, model: ModelShape) -> Self:
         """See Retriever: rows are told apart by their kv head."""

@@ -10,43 +10,30 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from sparse_algos.checks import check_count
 from sparse_algos.gates import pooled, stacked
 from sparse_algos.index_data import Keys, Queries, Summaries, TensorSpec
 from sparse_algos.model_shape import ModelShape, Rotary
-from sparse_algos.selection import PartitionKind
 from sparse_algos.trained import TrainedRetriever, per_head
+from sparse_algos.units import BlockRetriever
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeerAttentionR(TrainedRetriever):
+class SeerAttentionR(BlockRetriever, TrainedRetriever):
     """Ranks blocks by one gate query per kv head, times one gate key per block (section 3.1).
 
     block_tokens: tokens of a block; gates are trained for one size.
     """
 
-    block_tokens: int
     _rotary: Rotary | None = field(default=None, repr=False, compare=False)
 
-    kind: ClassVar[PartitionKind] = "block"
     scored: ClassVar[str | None] = "gate"
     trained: ClassVar[str | None] = "gates"
     needs_positions: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """See Retriever."""
-        check_count("algo.retrieve.block_tokens", self.block_tokens, least=1)
-        super().__post_init__()
 
     @property
     def made_by(self) -> str:
         """See TrainedRetriever."""
         return "python -m models.fit algo=seerattention_r model=..."
-
-    @property
-    def partition_size(self) -> int:
-        """See Retriever."""
-        return self.block_tokens
 
     @property
     def waits(self) -> int | None:

@@ -14,20 +14,16 @@ from torch import Tensor
 from sparse_algos.checks import check_count
 from sparse_algos.index_data import (
     Estimate,
-    Keys,
-    NewKeys,
     Queries,
     Read,
-    Summaries,
     TensorSpec,
 )
 from sparse_algos.model_shape import ModelShape
-from sparse_algos.retriever import Retriever
-from sparse_algos.selection import PartitionKind
+from sparse_algos.units import KeyRetriever
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparQ(Retriever):
+class SparQ(KeyRetriever):
     """Algorithm 1 of the paper, its channels and its tokens agreed on by a group of queries.
 
     channels: r of the paper, the channels of largest sum of |q| over the group; reallocate: whether
@@ -37,8 +33,6 @@ class SparQ(Retriever):
     channels: int
     reallocate: bool
 
-    kind: ClassVar[PartitionKind] = "token"
-    scored: ClassVar[str | None] = "key"
     shares: ClassVar[bool] = True
     needs_value_mean: ClassVar[bool] = True
 
@@ -48,11 +42,6 @@ class SparQ(Retriever):
         if not isinstance(self.reallocate, bool):
             raise ValueError(f"algo.retrieve.reallocate={self.reallocate!r}: give true or false")
         super().__post_init__()
-
-    @property
-    def partition_size(self) -> int:
-        """One token."""
-        return 1
 
     @property
     def estimates(self) -> bool:
@@ -71,14 +60,6 @@ class SparQ(Retriever):
     def summary_spec(self, head_dim: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
         """The key itself, channel by channel."""
         return {"key": TensorSpec((head_dim,), dtype, by_entry=True)}
-
-    def build(self, keys: Keys) -> Summaries:
-        """See Retriever; a partition has one slot, which is live."""
-        return {"key": keys.key_RPSD[:, :, 0]}
-
-    def append(self, old: Summaries, new: NewKeys) -> Summaries:
-        """See Retriever."""
-        return {"key": new.key_RD}
 
     def scoring_query(self, queries: Queries) -> Tensor:
         """The queries of each token in its group's channels, 0 elsewhere, over their temperature.

@@ -7,18 +7,13 @@ The paper selects per query head; here the query heads of a kv head, which share
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from sparse_algos.checks import check_count
-from sparse_algos.index_data import Keys, NewKeys, Queries, Summaries, TensorSpec
 from sparse_algos.model_shape import ModelShape
-from sparse_algos.retriever import Retriever
-from sparse_algos.selection import PartitionKind
+from sparse_algos.units import KeyRetriever
 
 
 @dataclass(frozen=True, kw_only=True)
-class TidalDecode(Retriever):
+class TidalDecode(KeyRetriever):
     """Layers between read the tokens of largest exact attention in the last selecting layer.
 
     selecting_layers: layers that attend to everything and select, ascending, counted from 0.
@@ -26,8 +21,6 @@ class TidalDecode(Retriever):
 
     selecting_layers: tuple[int, ...]
 
-    kind: ClassVar[PartitionKind] = "token"
-    scored: ClassVar[str | None] = "key"
     needs_positions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -41,11 +34,6 @@ class TidalDecode(Retriever):
                 "more, ascending, as [2, 13]"
             )
         super().__post_init__()
-
-    @property
-    def partition_size(self) -> int:
-        """One token."""
-        return 1
 
     def fitted(self, model: ModelShape) -> "TidalDecode":
         """See Retriever; layers that no one selects for would never be sparse."""
@@ -69,19 +57,3 @@ class TidalDecode(Retriever):
     def reads_all(self, layer: int) -> bool:
         """See Retriever."""
         return layer < self.selecting_layers[0] or self.leads(layer)
-
-    def summary_spec(self, head_dim: int, dtype: torch.dtype) -> dict[str, TensorSpec]:
-        """The key itself, on selecting layers only."""
-        return {"key": TensorSpec((head_dim,), dtype)}
-
-    def build(self, keys: Keys) -> Summaries:
-        """See Retriever; a partition has one slot, which is live."""
-        return {"key": keys.key_RPSD[:, :, 0]}
-
-    def append(self, old: Summaries, new: NewKeys) -> Summaries:
-        """See Retriever."""
-        return {"key": new.key_RD}
-
-    def scoring_query(self, queries: Queries) -> Tensor:
-        """Makes the attention logits, q.k / sqrt(D)."""
-        return queries.query_RQD * queries.query_RQD.shape[-1] ** -0.5

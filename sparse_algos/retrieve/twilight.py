@@ -19,14 +19,15 @@ from sparse_algos.model_shape import ModelShape
 from sparse_algos.quantised import packed, products
 from sparse_algos.retriever import IndexKind, Retriever, ascending
 from sparse_algos.scores import GroupReduce
-from sparse_algos.selection import PartitionKind, Selection, Visible
+from sparse_algos.selection import Selection, Visible
+from sparse_algos.units import TokenRetriever
 
 # A budget that holds all that a base may have to read.
 PLENTY = 1 << 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class Twilight(Retriever):
+class Twilight(TokenRetriever):
     """Prunes the selection of `base`, which has this budget, to a share of its estimated weight.
 
     top_p: the share, p of the paper. The sinks and recents of the base are at least these, and it
@@ -37,7 +38,6 @@ class Twilight(Retriever):
     top_p: float
     group_reduce: GroupReduce = "max"
 
-    kind: ClassVar[PartitionKind] = "token"
     index_kind: ClassVar[IndexKind] = "pruned"
 
     def __post_init__(self) -> None:
@@ -72,11 +72,6 @@ class Twilight(Retriever):
         """See Retriever; the base keeps its own."""
         own = super().kept_bytes(head_dim, num_kv_heads, dtype)
         return own + self.selector.kept_bytes(head_dim, num_kv_heads, dtype)
-
-    @property
-    def partition_size(self) -> int:
-        """One token."""
-        return 1
 
     @property
     def prunes(self) -> bool:
