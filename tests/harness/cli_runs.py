@@ -18,5 +18,5 @@ def run(
     argv = ["harness/run.py", *overrides, f"results={results}"]
     monkeypatch.setattr("sys.argv", argv)
     code = main()
-    paths = sorted(results.glob("*/record.json"), key=lambda path: path.stat().st_mtime_ns)
+    paths = sorted(results.glob("*/*/*/record.json"), key=lambda path: path.stat().st_mtime_ns)
     return code, [json.loads(path.read_text()) for path in paths]
