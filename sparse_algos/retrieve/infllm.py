@@ -1,6 +1,7 @@
 """InfLLM (Xiao et al., NeurIPS 2024, arXiv:2402.04617): blocks stand for their most attended keys.
 
-As in the paper, all kv heads of a layer read the same blocks. Here keys keep their own positions,
+As in the paper, all kv heads of a layer read the same blocks, and keys are weighed by products with
+queries, where its code adds up softmaxes of each query head. Here keys keep their own positions,
 where the paper moves distant ones to a common one; each query chooses by itself, where the paper
 lets 512 choose together; and the context is prefilled densely unless it is part of the question.
 """

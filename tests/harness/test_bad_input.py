@@ -45,7 +45,7 @@ REFUSED = {
     ("algo=minference", "algo.prefill.slash=9"): ("algo.prefill.slash=9", "algo.prefill.recents"),
     ("algo/prefill=flexprefill", "algo.prefill.gamma=2"): ("algo.prefill.gamma=2", "at most 1"),
     ("algo=a_shape", "algo.dense_layers=6"): ("algo.dense_layers=6", "algo=dense"),
-    ("algo=arkvale", "algo.retrieve.budget_tokens=64"): ("budget_tokens=64", "recents"),
+    ("algo=arkvale", "algo.retrieve.budget_tokens=40"): ("budget_tokens=40", "recents"),
     ("algo=infllm", "algo.retrieve.local_tokens=64"): ("local_tokens=64", "raise", "recents"),
     ("algo=oracle_topp", "algo.retrieve.mass=2"): ("algo.retrieve.mass=2", "0.95"),
     ("algo=shadowkv", "algo.retrieve.chunk_tokens=12"): ("12 tokens", "partition.page_tokens=16"),
