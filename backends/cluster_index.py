@@ -5,10 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from backends.attention.base import AttentionKernel
+from backends.attention.base import Attended, AttentionKernel
 from backends.batch import Batch
 from backends.index import Index, Selected
 from backends.summarise import Arrived
+from backends.zones import choose, estimate
 from memory_tiers.base import Layout, PartitionMapper
 from memory_tiers.manager import CacheManager
 from memory_tiers.partition.clusters import ClusterMapper
@@ -16,7 +17,7 @@ from memory_tiers.partition.layout import ClusterLayout
 from memory_tiers.summary_store import SummaryStore
 from sparse_algos.clustered import ClusterRetriever
 from sparse_algos.retriever import Retriever
-from sparse_algos.selection import Clusters, Visible
+from sparse_algos.selection import Clusters, Selection, Visible
 
 
 class Tokens(NamedTuple):
@@ -63,29 +64,56 @@ class ClusterIndex(Index):
 
     def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected:
         """See Index."""
-        rows, rows_R = batch.query_rows(layer), batch.index_rows(layer)
+        rows, rows_N = batch.query_rows(layer), batch.index_rows(layer)
         partitions = self._layout.most_partitions(layer, batch.slots)
-        clusters = self._layout.clusters(layer, batch.slots, rows_R)
         if partitions:
             scores_NGP = self._scores_of(layer, batch, query_NGD, partitions)
         else:
             scores_NGP = query_NGD.new_empty((*query_NGD.shape[:2], 0), dtype=torch.float32)
+        selection = self._select(layer, batch, scores_NGP)
         if batch.new > 1:
-            rows_R = rows_R.repeat_interleave(batch.new)
-            clusters = Clusters(*(one.repeat_interleave(batch.new, dim=0) for one in clusters))
-        visible = Visible(rows.num_tokens_R, rows.longest, clusters=clusters)
-        selection = self.retrieve.select(scores_NGP, visible)
+            rows_N = rows_N.repeat_interleave(batch.new)
         layout = Layout(
             page_tokens=self._page_tokens,
             partition_size=1,
-            ranges=self._layout.ranges(selection, rows, rows_R),
+            ranges=self._layout.ranges(selection, rows, rows_N),
         )
         return Selected(selection, self._mapper.to_pages(selection, rows, layout), scores_NGP)
+
+    def estimated(
+        self,
+        layer: int,
+        batch: Batch,
+        query_NGD: Tensor,
+        selected: Selected,
+        read: Attended,
+        scale: float,
+    ) -> Attended:
+        """See Index."""
+        estimated_NC, scores_NGP = selected.partitions.estimated_RC, selected.scores_NGP
+        assert estimated_NC is not None and scores_NGP is not None
+        rows_R, partitions = batch.index_rows(layer), scores_NGP.shape[2]
+        value = self.store.segments("value", rows_R, partitions)
+        size_NC1 = self.store.segments("size", rows_R, partitions).pool_NCE
+        factor = self._clusters.logits_by(scale, query_NGD.shape[2])
+        rest = estimate(scores_NGP, estimated_NC, value, size_NC1, factor)
+        if rest is None:
+            return super().estimated(layer, batch, query_NGD, selected, read, scale)
+        return Attended(rest.out_RGD.to(query_NGD.dtype), rest.lse_RG)
 
     def release(self, slot: int) -> None:
         """See Index."""
         super().release(slot)
         self._layout.release(slot)
+
+    def _select(self, layer: int, batch: Batch, scores_NGP: Tensor) -> Selection:
+        rows = batch.query_rows(layer)
+        clusters = self._layout.clusters(layer, batch.slots, batch.index_rows(layer))
+        if batch.new > 1:
+            clusters = Clusters(*(one.repeat_interleave(batch.new, dim=0) for one in clusters))
+        visible = Visible(rows.num_tokens_R, rows.longest, clusters=clusters)
+        chosen = choose(self._clusters, scores_NGP, visible, self._memory.geometry.head_dim)
+        return self._clusters.select(scores_NGP, visible) if chosen is None else chosen
 
     def _form(self, layer: int, slot: int, due: range) -> None:
         """Cluster these tokens, and write them where the clusters lie."""

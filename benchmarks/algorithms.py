@@ -82,6 +82,7 @@ def operations_of(arm: Arm) -> list[tuple[Any, str, str]]:
         (index, "update", "append"),
         (index, "rebuild", "append"),
         (index, "_scores_of", "score"),
+        (index, "_select", "select"),
         (index.retrieve, "select", "select"),
         (index._mapper, "to_pages", "map"),
         (memory, "fetch", "fetch"),

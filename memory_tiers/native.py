@@ -43,11 +43,15 @@ def load_library(name: str, sources: tuple[Path, ...], defines: tuple[str, ...])
 
 @lru_cache
 def load_entry(
-    source: Path, name: str, arguments: tuple[type[Any], ...], headers: tuple[Path, ...] = ()
+    source: Path,
+    name: str,
+    arguments: tuple[type[Any], ...],
+    headers: tuple[Path, ...] = (),
+    defines: tuple[str, ...] = (),
 ) -> Entry | None:
     """The function `name`, which returns an int64, of one file; None where no compiler is."""
     try:
-        entry = load_library(source.stem, (source, *headers), ())[name]
+        entry = load_library(source.stem, (source, *headers), defines)[name]
     except UnavailableError:
         return None
     entry.argtypes, entry.restype = arguments, ctypes.c_int64

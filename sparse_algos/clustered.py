@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_count, check_fraction
-from sparse_algos.index_data import NOTHING, Keys, Summaries
+from sparse_algos.index_data import NOTHING, Estimate, Keys, Read, Summaries
 from sparse_algos.retriever import IndexKind, Retriever
 from sparse_algos.scores import reduce_group
 from sparse_algos.selection import PartitionKind, Selection, Steady, Visible
@@ -23,6 +23,13 @@ class Best(NamedTuple):
     partitions_RC: Tensor
     fits_RC: Tensor
     estimated_RC: Tensor
+
+
+class Room(NamedTuple):
+    """Tokens that each row reads beside its clusters, and how many its clusters may have."""
+
+    steady: Steady
+    tokens_R: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +113,8 @@ class ClusterRetriever(Retriever):
     ) -> Selection:
         """The best clusters that fit the budget beside sinks and newest tokens, best first."""
         assert visible.clusters is not None, "clusters are chosen by their sizes"
-        sizes_RP, covered_R = visible.clusters
-        allowed_R = self._allowed(visible.num_tokens_R)
-        steady = self._steady(visible.num_tokens_R, covered_R, allowed_R)
-        room_R = allowed_R - steady.sinks_R - (visible.num_tokens_R - steady.tail_R)
+        sizes_RP = visible.clusters.sizes_RP
+        steady, room_R = self.room(visible)
         absent_R1P = (sizes_RP == 0).unsqueeze(1)
         scores_RP = reduce_group(scores_RGP.masked_fill(absent_R1P, -torch.inf), self.group_reduce)
         best = self._best(scores_RP, sizes_RP, room_R)
@@ -124,6 +129,38 @@ class ClusterRetriever(Retriever):
             steady,
             estimated_RC=estimated_RC if self.estimates else None,
         )
+
+    def estimate(self, read: Read) -> Estimate:
+        """Each estimated cluster counts as `size` tokens of its mean key and mean value.
+
+        Its summaries have these names, and its score is the logit of the mean key.
+        """
+        assert read.selection is not None and read.scores_RGP is not None
+        estimated_RC = read.selection.estimated_RC
+        assert estimated_RC is not None
+        at_RGC = estimated_RC.clamp(min=0).unsqueeze(1).expand(-1, read.scores_RGP.shape[1], -1)
+        factor = self.logits_by(read.scale, read.query_RGD.shape[2])
+        logits_RGC = read.scores_RGP.gather(2, at_RGC) * factor
+        logits_RGC = logits_RGC + read.summaries["size"].mT.log()
+        logits_RGC = logits_RGC.masked_fill(estimated_RC.unsqueeze(1) < 0, -torch.inf)
+        # Columns of no cluster hold another one's value: finite, under a weight of 0.
+        value_RCD = read.summaries["value"].float()
+        lse_RG = logits_RGC.logsumexp(dim=2)
+        weight_RGC = torch.nan_to_num(logits_RGC.softmax(dim=2))
+        return Estimate(weight_RGC @ value_RCD, lse_RG)
+
+    @staticmethod
+    def logits_by(scale: float, head_dim: int) -> float:
+        """What scores are multiplied with: they have the usual scale, models may have another."""
+        return scale * head_dim**0.5
+
+    def room(self, visible: Visible) -> Room:
+        """What the budget leaves for clusters beside sinks and newest tokens."""
+        assert visible.clusters is not None, "the newest tokens are those that no cluster has"
+        allowed_R = self._allowed(visible.num_tokens_R)
+        steady = self._steady(visible.num_tokens_R, visible.clusters.covered_R, allowed_R)
+        taken_R = steady.sinks_R + visible.num_tokens_R - steady.tail_R
+        return Room(steady, allowed_R - taken_R)
 
     def _best(self, scores_RP: Tensor, sizes_RP: Tensor, room_R: Tensor) -> Best:
         """Clusters in the order of their scores, as many columns as the widest row takes."""

@@ -47,6 +47,10 @@ class Segments:
         """Values, [N, ...] for addresses of any shape N."""
         return self._pool_NE.flatten(0, 1)[self._places(addresses_N)]
 
+    def read_groups(self, groups_N: Tensor) -> Tensor:
+        """All 64 values of groups, [N, 64, ...]: many times faster than one by one."""
+        return self._pool_NE.index_select(0, self._directory_G[groups_N])
+
     def write(self, addresses_N: Tensor, values_N: Tensor) -> None:
         """Set values, each address named once; segments come to be where there are none."""
         self.reserve(addresses_N)

@@ -14,10 +14,8 @@ from torch.nn.functional import normalize, pad
 
 from sparse_algos.checks import check_count
 from sparse_algos.clustered import ClusterRetriever
-from sparse_algos.index_data import Estimate, Queries, Read, Summaries, TensorSpec
-
-# Similarities held at one time, so that a long context needs no quadratic memory.
-BLOCK_ELEMENTS = 1 << 24
+from sparse_algos.index_data import Queries, Summaries, TensorSpec
+from sparse_algos.nearest import nearest
 
 
 class Sums(NamedTuple):
@@ -70,10 +68,14 @@ class RetroInfer(ClusterRetriever):
         return queries.query_RQD * queries.query_RQD.shape[-1] ** -0.5
 
     def cluster(self, keys_RTD: Tensor) -> Tensor:
-        """See ClusterRetriever: k-means by dot product over centred keys, without randomness."""
+        """See ClusterRetriever: k-means by dot product over centred keys, without randomness.
+
+        Keys are compared in their own dtype, which is exact enough to rank them, and averaged in
+        float32.
+        """
         rows, tokens, dim = keys_RTD.shape
-        keys_RTD = keys_RTD.float()
-        keys_RTD = keys_RTD - keys_RTD.mean(dim=1, keepdim=True)
+        mean_R1D = keys_RTD.mean(dim=1, keepdim=True, dtype=torch.float32)
+        keys_RTD = (keys_RTD - mean_R1D).to(keys_RTD.dtype)
         segments = self._num_segments(tokens)
         length = -(-tokens // segments)
         keys_NTD = pad(keys_RTD, (0, 0, 0, segments * length - tokens)).view(-1, length, dim)
@@ -83,39 +85,21 @@ class RetroInfer(ClusterRetriever):
         centroids_NPD = _evenly(keys_NTD, lengths_N, self.num_clusters(tokens) // segments)
         for _ in range(self.iterations - 1):
             centroids_NPD = _moved(keys_NTD, lengths_N, centroids_NPD)
-        return _nearest(keys_RTD, centroids_NPD.reshape(rows, -1, dim))
+        return nearest(keys_RTD, centroids_NPD.reshape(rows, -1, dim))
 
     def summarise(
         self, keys_RTD: Tensor, values_RTD: Tensor, labels_RT: Tensor, num_clusters: int
     ) -> Summaries:
         """See ClusterRetriever."""
         ones_RT = torch.ones_like(labels_RT, dtype=torch.float32)
-        keys = _sums(keys_RTD.float(), ones_RT, labels_RT, num_clusters)
+        keys = _sums(keys_RTD, ones_RT, labels_RT, num_clusters)
         least_NP1 = keys.count_NP1.clamp(min=1)
         centroid = {"centroid": (keys.sum_NPD / least_NP1).to(keys_RTD.dtype)}
         if not self.estimates:
             return centroid
-        values = _sums(values_RTD.float(), ones_RT, labels_RT, num_clusters)
+        values = _sums(values_RTD, ones_RT, labels_RT, num_clusters)
         value_RPD = (values.sum_NPD / least_NP1).to(values_RTD.dtype)
         return centroid | {"value": value_RPD, "size": keys.count_NP1}
-
-    def estimate(self, read: Read) -> Estimate:
-        """Each estimated cluster counts as `size` tokens of its mean key and mean value."""
-        assert read.selection is not None and read.scores_RGP is not None
-        estimated_RC = read.selection.estimated_RC
-        assert estimated_RC is not None
-        at_RGC = estimated_RC.clamp(min=0).unsqueeze(1).expand(-1, read.scores_RGP.shape[1], -1)
-        # Scores are logits of the usual scale, models may have another.
-        logits_RGC = read.scores_RGP.gather(2, at_RGC) * (
-            read.scale * read.query_RGD.shape[2] ** 0.5
-        )
-        logits_RGC = logits_RGC + read.summaries["size"].mT.log()
-        logits_RGC = logits_RGC.masked_fill(estimated_RC.unsqueeze(1) < 0, -torch.inf)
-        # Columns of no cluster hold another one's value: finite, under a weight of 0.
-        value_RCD = read.summaries["value"].float()
-        lse_RG = logits_RGC.logsumexp(dim=2)
-        weight_RGC = torch.nan_to_num(logits_RGC.softmax(dim=2))
-        return Estimate(weight_RGC @ value_RCD, lse_RG)
 
     def _num_segments(self, num_tokens: int) -> int:
         return max(1, round(num_tokens / self.segment_tokens))
@@ -130,25 +114,20 @@ def _evenly(keys_NTD: Tensor, lengths_N: Tensor, count: int) -> Tensor:
 
 def _moved(keys_NTD: Tensor, lengths_N: Tensor, centroids_NPD: Tensor) -> Tensor:
     """Directions of the means of the nearest keys; a centroid that has none stays."""
-    labels_NT = _nearest(keys_NTD, centroids_NPD)
+    labels_NT = nearest(keys_NTD, centroids_NPD)
     place_T = torch.arange(keys_NTD.shape[1], device=keys_NTD.device)
     live_NT = (place_T < lengths_N.unsqueeze(1)).float()
     sums = _sums(keys_NTD, live_NT, labels_NT, centroids_NPD.shape[1])
-    return torch.where(sums.count_NP1 > 0, normalize(sums.sum_NPD, dim=2), centroids_NPD)
-
-
-def _nearest(keys_NTD: Tensor, centroids_NPD: Tensor) -> Tensor:
-    """The centroid of largest dot product with each key, int64 [N, T]."""
-    tokens = max(1, BLOCK_ELEMENTS // centroids_NPD.shape[:2].numel())
-    return torch.cat(
-        [(part @ centroids_NPD.mT).argmax(dim=2) for part in keys_NTD.split(tokens, dim=1)], dim=1
-    )
+    directions_NPD = normalize(sums.sum_NPD, dim=2).to(keys_NTD.dtype)
+    return torch.where(sums.count_NP1 > 0, directions_NPD, centroids_NPD)
 
 
 def _sums(keys_NTD: Tensor, live_NT: Tensor, labels_NT: Tensor, count: int) -> Sums:
+    """In float32, row by row: a copy of all keys in float32 is larger than any cache."""
     rows, _, dim = keys_NTD.shape
-    row_N1 = torch.arange(rows, device=keys_NTD.device).unsqueeze(1)
-    label_M = (labels_NT + row_N1 * count).flatten()
-    sums_MD = keys_NTD.new_zeros(rows * count, dim).index_add_(0, label_M, keys_NTD.flatten(0, 1))
-    live_M = live_NT.new_zeros(rows * count).index_add_(0, label_M, live_NT.flatten())
-    return Sums(sums_MD.view(rows, count, dim), live_M.view(rows, count, 1))
+    sum_NPD = keys_NTD.new_zeros((rows, count, dim), dtype=torch.float32)
+    count_NP = keys_NTD.new_zeros((rows, count), dtype=torch.float32)
+    for row, labels_T in enumerate(labels_NT):
+        sum_NPD[row].index_add_(0, labels_T, keys_NTD[row].float())
+        count_NP[row].index_add_(0, labels_T, live_NT[row])
+    return Sums(sum_NPD, count_NP.unsqueeze(2))

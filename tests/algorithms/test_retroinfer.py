@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import sparse_algos.retrieve.retroinfer as module
+import sparse_algos.nearest as module
 from sparse_algos.retrieve.retroinfer import RetroInfer
 from sparse_algos.selection import Clusters, Selection, Visible
 from tests.algorithms.inputs import queries_of
@@ -86,8 +86,42 @@ def test_clustering_in_blocks_of_tokens_changes_nothing(seed, length):
     keys_RTD = random(seed, 2, length, DIM)
     whole_RT = retroinfer().cluster(keys_RTD)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK_ELEMENTS", 64)
+        patch.setattr(module, "CPU_ELEMENTS", 64)
         assert torch.equal(retroinfer().cluster(keys_RTD), whole_RT)
+
+
+@examples
+@given(
+    seed=SEEDS,
+    dtype=DTYPES,
+    tokens=st.integers(1, 70),
+    count=st.sampled_from([1, 2, 31, 32, 33, 64, 100, 1025]),
+    block=st.sampled_from([64, 5000, 1 << 21]),
+)
+def test_the_nearest_direction_is_nearest_within_rounding(seed, dtype, tokens, count, block):
+    keys_NTD, centroids_NPD = random(seed, 2, tokens, DIM), random(seed + 1, 2, count, DIM)
+    # No product of the first row is above 0: what fills a group must not win.
+    keys_NTD[0], centroids_NPD[0] = -keys_NTD[0].abs(), centroids_NPD[0].abs()
+    keys_NTD, centroids_NPD = keys_NTD.to(dtype), centroids_NPD.to(dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CPU_ELEMENTS", block)
+        labels_NT = module.nearest(keys_NTD, centroids_NPD)
+    products_NTP = keys_NTD.double() @ centroids_NPD.double().mT
+    found_NT = products_NTP.gather(2, labels_NT.unsqueeze(2)).squeeze(2)
+    best_NT = products_NTP.amax(2)
+    slack_NT = (1 if dtype == torch.bfloat16 else 2**-15) * 2**-7 * best_NT.abs() + 1e-6
+    assert bool((found_NT >= best_NT - slack_NT).all())
+
+
+def test_clusters_of_keys_that_lie_apart_are_the_same_in_half_precision():
+    kinds_PD = torch.cat((torch.eye(DIM), -torch.eye(DIM))) * 4
+    place_T = torch.arange(192)
+    # The keys that k-means begins with, every twelfth, are of different kinds.
+    kind_T = (place_T // 12 + 5 * (place_T % 12)) % len(kinds_PD)
+    keys_RTD = (kinds_PD[kind_T] + 0.3 * random(1, 192, DIM)).unsqueeze(0)
+    retriever = retroinfer(cluster_tokens=12, segment_tokens=8192)
+    assert torch.equal(retriever.cluster(keys_RTD)[0], kind_T)
+    assert torch.equal(retriever.cluster(keys_RTD.bfloat16())[0], kind_T)
 
 
 def test_clusters_hold_keys_more_alike_than_blocks_do():
