@@ -51,7 +51,7 @@ class MagicPig(HashedRetriever):
         """The bucket in each table, and the norm of the centred key."""
         width = torch.uint8 if self.bits <= 8 else torch.int16
         return {
-            "code": TensorSpec((self.tables,), width),
+            "code": TensorSpec((self.tables,), width, by_entry=True),
             "norm": TensorSpec((1,), torch.float32),
         }
 
