@@ -28,7 +28,8 @@ def draws(
 ) -> Selection | None:
     """The same as `retrieve.select` by the collisions of these codes, uint8 or int16.
 
-    They lie table by table. None where there is no compiler, or no CPU to run what it makes, and where tokens are gone.
+    They lie table by table. None where there is no compiler, or no CPU to run what it makes, and
+    where tokens are gone.
     """
     pool_NCL, directory_RW = segments
     served = pool_NCL.is_cpu and query_RGL.shape[1] <= MOST_QUERIES and visible.alive_RP is None
