@@ -52,7 +52,8 @@ template <class T> struct Drawer {
       for (int64_t g = 0; g < d.G; g++)
         for (int64_t j = 0; j < SEGMENT; j++)
           most[j] = std::max(most[j], counts[g * SEGMENT + j]);
-      const int64_t from = std::max(span.head - p, int64_t(0)), to = std::min(span.tail - p, SEGMENT);
+      const int64_t from = std::max<int64_t>(span.head - p, 0);
+      const int64_t to = std::min(span.tail - p, SEGMENT);
       for (int64_t j = from; j < to; j++) if (most[j] >= d.least) keep(p + j, j);
     }
   }
