@@ -21,9 +21,10 @@ from harness.outcome import ArmResult, Outcome
 from harness.preflight import Plan, preflight
 from harness.probe import run_probe
 from harness.progress import progress
-from harness.record import RunError, RunRecord, RunStatus
-from harness.recording import RunFacts, build_record
+from harness.record import RequestTimes, RunError, RunRecord, RunStatus
+from harness.recording import RunFacts, build_record, build_requests
 from harness.settings import Settings
+from harness.stored.identity import cell_of
 from harness.system import assemble, choose_device, describe, load, tokenizer_path
 from harness.system_facts import system_facts
 from harness.tracing import recorder_for
@@ -39,9 +40,10 @@ DENSE = Algorithm(name="dense", evict=None, retrieve=None)
 class Prepared:
     """Everything that can be known and refused before a weight is read.
 
-    settings: with budgets in bytes turned into tokens.
+    asked: the settings as they came; settings: with budgets in bytes turned into tokens.
     """
 
+    asked: Settings
     settings: Settings
     algorithm: Algorithm
     info: ModelInfo
@@ -65,6 +67,14 @@ class Prepared:
         return self.plan.sequences
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What is kept of a cell."""
+
+    record: RunRecord
+    requests: tuple[RequestTimes, ...]
+
+
 @dataclass
 class Progressed:
     """What is there when a run ends, however it ends; nothing is loaded yet."""
@@ -79,7 +89,7 @@ class Progressed:
 def prepare(settings: Settings) -> Prepared:
     """Compose and check; raises ValueError of one line."""
     download = getattr(settings.model, "download", False)
-    tokenizer = load_tokenizer(tokenizer_path(settings), download=download)
+    asked, tokenizer = settings, load_tokenizer(tokenizer_path(settings), download=download)
     info = describe(settings, len(tokenizer))
     settings = in_tokens(settings, info)
     algorithm = build_algorithm(settings).fitted(info.shape)
@@ -103,7 +113,9 @@ def prepare(settings: Settings) -> Prepared:
         head_dim=info.head_dim,
         page_size=plan.geometry.page_tokens,
     )
-    return Prepared(settings, algorithm, info, tokenizer, workload, plan, kernel, device, recorder)
+    return Prepared(
+        asked, settings, algorithm, info, tokenizer, workload, plan, kernel, device, recorder
+    )
 
 
 def run_cell(
@@ -112,8 +124,9 @@ def run_cell(
     overrides: Sequence[str],
     argv: Sequence[str],
     console: Console,
-) -> RunRecord:
-    """Run every arm, interleaved, and return the record, also of a run that broke off."""
+    experiment: str,
+) -> Finished:
+    """Run every arm, interleaved, and return what is kept, also of a run that broke off."""
     started_at = datetime.now(UTC)
     settings, workload = prepared.settings, prepared.workload
     done = Progressed()
@@ -125,27 +138,28 @@ def run_cell(
     if done.status == "ok" and settings.probe.requests:
         with _broken_off(done):
             results[-1] = _probed(prepared, done.arms[results[-1].name], results[-1], console)
-    return build_record(
-        RunFacts(
-            arms=results,
-            config=config,
-            overrides=overrides,
-            argv=argv,
-            started_at=started_at,
-            ended_at=datetime.now(UTC),
-            task=settings.task.target.rpartition(".")[2].lower(),
-            planned_uids=[item.source.uid for item in workload.items],
-            seed=getattr(workload.task, "seed", 0),
-            protocol=settings.protocol.name,
-            load=settings.load.model_dump(mode="json"),
-            system=system_facts(settings, prepared.info, prepared.kernel.name, done.model),
-            env=environment(),
-            measurement=measurement(warmup=1, interleaving=_interleaving(settings)),
-            references={item.source.uid: item.source.references for item in workload.items},
-            status=done.status,
-            errors=done.errors,
-        )
+    system = system_facts(settings, prepared.info, prepared.kernel.name, done.model)
+    facts = RunFacts(
+        arms=results,
+        config=config,
+        overrides=overrides,
+        argv=argv,
+        started_at=started_at,
+        ended_at=datetime.now(UTC),
+        task=settings.task.target.rpartition(".")[2].lower(),
+        planned_uids=[item.source.uid for item in workload.items],
+        seed=getattr(workload.task, "seed", 0),
+        protocol=settings.protocol.name,
+        load=settings.load.model_dump(mode="json"),
+        system=system,
+        env=environment(),
+        measurement=measurement(warmup=1, interleaving=_interleaving(settings)),
+        references={item.source.uid: item.source.references for item in workload.items},
+        status=done.status,
+        errors=done.errors,
+        cell=cell_of(prepared.asked, system.model.sha256, experiment=experiment),
     )
+    return Finished(build_record(facts), build_requests(results))
 
 
 def _set_up(prepared: Prepared, done: Progressed) -> None:

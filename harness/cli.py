@@ -19,8 +19,8 @@ from harness.build import build
 from harness.cell import prepare, run_cell
 from harness.fidelity_picture import pictures
 from harness.record import RunRecord
-from harness.settings import validated
-from harness.store import write_record
+from harness.settings import Settings, validated
+from harness.stored.trials import RECORD, UNNAMED, write_trial
 from harness.studies.base import Study
 from harness.table import render
 from harness.tracing import finished_trace, trace_path
@@ -62,8 +62,10 @@ def _run(config: DictConfig) -> int:
     except (ValueError, OmegaConfBaseException) as error:
         _complain(_one_line(error))
         return USAGE
-    record = run_cell(prepared, composed, overrides, sys.argv, console)
-    path = write_record(record, Path(prepared.settings.results), pictures(record))
+    finished = run_cell(prepared, composed, overrides, sys.argv, console, _experiment(settings))
+    record = finished.record
+    folder = write_trial(record, Path(settings.results), finished.requests, pictures(record))
+    path = folder / RECORD
     render(record, console)
     if prepared.recorder is not None and record.run.status == "ok":
         trace = finished_trace(
@@ -79,6 +81,11 @@ def _run(config: DictConfig) -> int:
         console.print(f"trace: {where}", soft_wrap=True, highlight=False, markup=False)
     console.print(str(path), soft_wrap=True, highlight=False, markup=False)
     return _exit_code(record)
+
+
+def _experiment(settings: Settings) -> str:
+    chosen = HydraConfig.get().runtime.choices.get("experiment")
+    return settings.sweep.name or (str(chosen) if chosen else UNNAMED)
 
 
 def _resolved(config: DictConfig) -> dict[str, Any]:

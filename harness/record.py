@@ -9,10 +9,11 @@ from harness.environment import Environment, Measurement
 from harness.metric import Metric
 from harness.schema import JsonObject, Part
 
-SCHEMA_VERSION: Literal[1] = 1
+# 1: samples inside, no cell.
+SCHEMA_VERSION: Literal[2] = 2
 # Of one phase: pages, bytes or seconds, some by tier pair.
 Count = int | float | dict[str, int] | dict[str, float]
-RunStatus = Literal["ok", "failed", "oom", "incompatible", "interrupted"]
+RunStatus = Literal["ok", "failed", "oom", "timeout", "crash", "incompatible", "interrupted"]
 
 
 class Verdict(Part):
@@ -32,6 +33,24 @@ class Run(Part):
     ended_at: AwareDatetime
     duration_s: float
     argv: tuple[str, ...]
+
+
+class Cell(Part):
+    """What was measured, as hashes: trials of one cell can be compared, and compared over commits.
+
+    hash: of the settings, the weights and the benchmark; excluded: keys of the settings that are
+    not in it; benchmark: of the code that measures; code: of the code that is measured. round,
+    order, attempt: the place in a sweep, counted from 0; None where there was none.
+    """
+
+    experiment: str
+    hash: str
+    excluded: tuple[str, ...]
+    benchmark: str
+    code: str
+    round: NonNegativeInt | None = None
+    order: NonNegativeInt | None = None
+    attempt: NonNegativeInt | None = None
 
 
 class Config(Part):
@@ -150,6 +169,17 @@ class Sample(Part):
     tpot_ms: float | None
 
 
+class RequestTimes(Part):
+    """When the tokens of a request through an arm were there, in seconds after the first start."""
+
+    uid: str
+    task: str
+    arm: str
+    started_s: float
+    token_times_s: tuple[float, ...]
+    finish: str
+
+
 class RunError(Part):
     """What went wrong: the type of the exception, where, and its message."""
 
@@ -159,10 +189,11 @@ class RunError(Part):
 
 
 class RunRecord(Part):
-    """Everything about one run; null is unobservable."""
+    """Everything about one run; null is unobservable. samples: a file of their own in the store."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     run: Run
+    cell: Cell | None = None
     config: Config
     workload: Workload
     system: System
@@ -171,5 +202,5 @@ class RunRecord(Part):
     baseline: str
     arms: dict[str, Arm]
     comparisons: dict[str, dict[str, Metric]]
-    samples: tuple[Sample, ...]
+    samples: tuple[Sample, ...] = ()
     errors: tuple[RunError, ...]

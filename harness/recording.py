@@ -19,9 +19,11 @@ from harness.outcome import ArmResult, Outcome
 from harness.record import (
     Arm,
     Budget,
+    Cell,
     Config,
     Count,
     PromptTokens,
+    RequestTimes,
     Run,
     RunError,
     RunRecord,
@@ -61,6 +63,7 @@ class RunFacts:
     status: RunStatus = "ok"
     errors: Sequence[RunError] = ()
     baseline: str = "dense"
+    cell: Cell | None = None
 
 
 def build_record(facts: RunFacts) -> RunRecord:
@@ -77,6 +80,7 @@ def build_record(facts: RunFacts) -> RunRecord:
     )
     return RunRecord(
         run=build_run(facts, Verdict(valid=not reasons, reasons=tuple(reasons))),
+        cell=facts.cell,
         config=Config(
             resolved=facts.config,
             overrides=tuple(facts.overrides),
@@ -202,6 +206,23 @@ def build_sample(outcome: Outcome, references: Sequence[str] | None) -> Sample:
         error=outcome.error,
         ttft_ms=finite(ttft_ms(outcome)),
         tpot_ms=finite(tpot_ms(outcome)),
+    )
+
+
+def build_requests(arms: Sequence[ArmResult]) -> tuple[RequestTimes, ...]:
+    """When the tokens of all requests through all arms were there, counted from the first start."""
+    outcomes = [outcome for arm in arms for outcome in arm.outcomes]
+    first_s = min((outcome.started_s for outcome in outcomes), default=0.0)
+    return tuple(
+        RequestTimes(
+            uid=outcome.uid,
+            task=outcome.task,
+            arm=outcome.arm,
+            started_s=outcome.started_s - first_s,
+            token_times_s=tuple(time_s - first_s for time_s in outcome.token_times_s),
+            finish=outcome.finish,
+        )
+        for outcome in outcomes
     )
 
 

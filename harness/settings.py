@@ -192,6 +192,18 @@ class Named(Strict):
     name: str
 
 
+class SweepSettings(Strict):
+    """The place of a run among others. name: of the folder of its trials, None for the experiment.
+
+    round, order, attempt: counted from 0, None outside of a sweep.
+    """
+
+    name: str | None = Field(default=None, min_length=1)
+    round: Natural | None
+    order: Natural | None
+    attempt: Natural | None
+
+
 class Settings(Strict):
     """One run; study: what to do instead of serving requests, such as a replay of traces."""
 
@@ -213,6 +225,7 @@ class Settings(Strict):
     trace: TraceSettings
     probe: ProbeSettings
     hardware: HardwareSettings
+    sweep: SweepSettings
     results: str
 
 

@@ -27,3 +27,8 @@ def best(ranked_RT: Tensor, room_R: Tensor) -> Tensor:
     place_T = torch.arange(ranked_RT.shape[1], device=ranked_RT.device)
     place_RT = torch.empty_like(order_RT).scatter_(1, order_RT, place_T.expand_as(order_RT))
     return (place_RT < room_R.unsqueeze(1)) & (ranked_RT > -torch.inf)
+
+
+def best_between(held: Held, scores_RT: Tensor, sinks: int, recents: int) -> Tensor:
+    """The first and last slots, and the best of the others that there is room for."""
+    return best(rank(held, scores_RT, ends(held, sinks, recents)), held.room_R)

@@ -9,7 +9,7 @@ from torch.nn.functional import avg_pool1d
 
 from sparse_algos.checks import check_count
 from sparse_algos.evictor import Evictor, Held, Sees
-from sparse_algos.kept import ends
+from sparse_algos.kept import best_between, ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,10 @@ class ObservedEvictor(Evictor):
     def received(self, old_RT: Tensor, mass_RGT: Tensor, num_heads: int) -> Tensor:
         """See Evictor."""
         return mass_RGT.mean(dim=1)
+
+    def keep(self, held: Held) -> Tensor:
+        """See Evictor."""
+        return best_between(held, self.smoothed(held), self.sinks, self.window_tokens)
 
     def smoothed(self, held: Held) -> Tensor:
         """Scores of what came before the window, averaged over neighbours, float32 [R, T]."""

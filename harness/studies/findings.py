@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.store import write_folder
+from harness.stored.files import write_folder
 
 
 def keep_findings(root: Path, name: str, files: Mapping[str, bytes]) -> Path:

@@ -1,16 +1,11 @@
 """What a long study has finished, so that one that was stopped goes on where it was."""
 
-import hashlib
 import json
-import os
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.store import sync_folder
-
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("sparse_algos", "memory_tiers", "backends")
+from harness.sources import measured_sha256
+from harness.stored.files import replace_durably
 
 
 class Kept:
@@ -22,7 +17,7 @@ class Kept:
 
     def path(self, digest: str, name: str) -> Path:
         """Where to keep what was found under settings of this digest."""
-        return self._folder / self._sources[:12] / f"{name}-{digest[:12]}.json"
+        return self._folder / measured_sha256()[:12] / f"{name}-{digest[:12]}.json"
 
     def read(self, path: Path) -> dict[str, Any]:
         """What is kept; nothing if there is no such file, or one that was cut off."""
@@ -34,18 +29,4 @@ class Kept:
 
     def write(self, path: Path, found: dict[str, Any]) -> None:
         """Keep it, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(found))
-        temporary.replace(path)
-        sync_folder(path.parent)
-
-    @cached_property
-    def _sources(self) -> str:
-        """A digest of the code that answers depend on."""
-        digest = hashlib.sha256()
-        files = [path for name in SOURCES for path in (ROOT / name).rglob("*") if path.is_file()]
-        for path in sorted(files):
-            if path.suffix in (".py", ".cpp", ".h"):
-                digest.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
-        return digest.hexdigest()
+        replace_durably(path, json.dumps(found).encode())

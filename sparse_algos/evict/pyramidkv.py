@@ -5,11 +5,7 @@ Budgets fall by equal steps over the layers that the evictor serves; their mean 
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from sparse_algos.checks import check_count
-from sparse_algos.evictor import Held
-from sparse_algos.kept import best, ends, rank
 from sparse_algos.observed import ObservedEvictor
 
 
@@ -39,8 +35,3 @@ class PyramidKV(ObservedEvictor):
             most, least = past, 2 * mean - past
         step = (most - least) // (num_layers - 1)
         return max(self.sinks, most - layer * step) + self.window_tokens
-
-    def keep(self, held: Held) -> Tensor:
-        """See Evictor."""
-        always_RT = ends(held, self.sinks, self.window_tokens)
-        return best(rank(held, self.smoothed(held), always_RT), held.room_R)

@@ -5,18 +5,9 @@ Scores are averaged over the query heads of a kv head; the paper has none to sha
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from sparse_algos.evictor import Held
-from sparse_algos.kept import best, ends, rank
 from sparse_algos.observed import ObservedEvictor
 
 
 @dataclass(frozen=True, kw_only=True)
 class SnapKV(ObservedEvictor):
     """Keeps the best tokens of each kv head, and the window that was asked."""
-
-    def keep(self, held: Held) -> Tensor:
-        """See Evictor."""
-        always_RT = ends(held, self.sinks, self.window_tokens)
-        return best(rank(held, self.smoothed(held), always_RT), held.room_R)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparse_algos.evictor import Evictor, Held
-from sparse_algos.kept import best, ends, rank
+from sparse_algos.kept import best_between
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,4 +20,4 @@ class Streaming(Evictor):
         """See Evictor."""
         slot_T = torch.arange(held.live_RT.shape[1], device=held.live_RT.device)
         age_RT = slot_T.expand_as(held.live_RT)
-        return best(rank(held, age_RT, ends(held, self.sinks, 0)), held.room_R)
+        return best_between(held, age_RT, self.sinks, 0)

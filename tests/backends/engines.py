@@ -91,7 +91,8 @@ def pair_of(family: str) -> Pair:
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for weight in model.parameters():
-            weight.mul_(2.5 if weight.dim() > 1 else 1.0)
+            # Norm weights of one would make the norms of all keys equal, up to their rounding.
+            weight.mul_(2.5 if weight.dim() > 1 else torch.linspace(0.5, 1.5, weight.numel()))
     own = deepcopy(model)
     own.set_attn_implementation("sdpa")
     with TemporaryDirectory() as folder:

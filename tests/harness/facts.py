@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.environment import Cpu, Environment, Measurement
 from harness.outcome import ArmResult, Outcome
-from harness.record import BackendInfo, Budget, ModelInfo, System
+from harness.record import BackendInfo, Budget, Cell, ModelInfo, System
 from harness.recording import RunFacts
 from memory_tiers.counters import Counters, PhaseCounters
 
@@ -134,6 +134,17 @@ def environment_stub() -> Environment:
     )
 
 
+def cell(digit: str = "0", *, experiment: str = "runs") -> Cell:
+    """A cell outside of any sweep; digit: repeated, its hash."""
+    return Cell(
+        experiment=experiment,
+        hash=digit * 64,
+        excluded=("results",),
+        benchmark="b" * 64,
+        code="c" * 64,
+    )
+
+
 def facts(**changes: Any) -> RunFacts:
     """A valid run of both arms."""
     plain = RunFacts(
@@ -158,5 +169,6 @@ def facts(**changes: Any) -> RunFacts:
             omp_wait_policy="PASSIVE",
         ),
         references={"r0": ("4711",)},
+        cell=cell(),
     )
     return replace(plain, **changes)

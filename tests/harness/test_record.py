@@ -106,7 +106,7 @@ def test_an_unknown_key_and_another_version_are_refused() -> None:
     content = json.loads(build_record(facts()).model_dump_json())
     for changed in (
         {**content, "extra": 1},
-        {**content, "schema_version": 2},
+        {**content, "schema_version": 3},
         {**content, "run": {**content["run"], "host": "a"}},
         {**content, "workload": {**content["workload"], "seed": "7"}},
     ):

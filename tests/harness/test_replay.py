@@ -141,7 +141,7 @@ def test_from_the_command_line_a_replay_counts_what_the_run_counted(
     assert code == 0
     assert {one["num_output_tokens"] for one in record["samples"]} == {12}
     assert any("recorded for a trace" in note for note in record["system"]["notes"])
-    trace = next(tmp_path.glob("*/trace.safetensors"))
+    trace = next(tmp_path.glob("*/*/*/trace.safetensors"))
     assert f"trace: {trace}" in capsys.readouterr().out
     again = ("backend=replay", f"trace.path={trace}", "tier=hbm+cpu", "tier.hbm.size=0.2",
              "hardware=h100_pcie5", "study.shape=qwen3-14b")  # fmt: skip

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.cli_runs import SMALL, run
+from harness.stored.trials import Trial, scan
+from tests.harness.cli_runs import SMALL, content, run
 from tests.laws.configs import composed, options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,9 +157,8 @@ def test_a_run_that_is_stopped_leaves_earlier_records_whole(
     time.sleep(0.2)
     child.send_signal(sent)
     assert child.wait(timeout=60) == code
-    paths = list(tmp_path.glob("*/*"))
-    assert all(path.name == "record.json" for path in paths)
-    records = [json.loads(path.read_text()) for path in paths]
+    assert all(isinstance(found, Trial) for found in scan(tmp_path))
+    records = [content(path) for path in tmp_path.rglob("record.json")]
     assert earlier in records
     interrupted = [one for one in records if one["run"]["status"] == "interrupted"]
     assert len(interrupted) == len(records) - 1 == (sent == signal.SIGINT)

@@ -1,6 +1,9 @@
-"""The store: a record is there whole or not at all."""
+"""The store: a trial is there whole or not at all."""
 
 import contextlib
+import hashlib
+import json
+import math
 import multiprocessing
 import os
 import random
@@ -8,44 +11,76 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.record import RunRecord
-from harness.recording import build_record
-from harness.store import RECORD_NAME, TEMPORARY_PREFIX, read_records, write_record
-from tests.harness.facts import dense_arm, facts, outcome
+from harness.recording import build_record, build_requests
+from harness.stored.files import TEMPORARY_PREFIX
+from harness.stored.trials import (
+    COMPLETE,
+    MANIFEST,
+    RECORD,
+    SAMPLES,
+    Damaged,
+    Trial,
+    read_record,
+    scan,
+    trials,
+    write_trial,
+)
+from tests.harness.facts import cell, dense_arm, facts, outcome
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    record = build_record(facts())
-    path = write_record(record, tmp_path / "runs")
-    assert path.name == RECORD_NAME
-    assert path.parent.name == f"20260102T030405Z-quest-{record.run.uid[:8]}"
-    assert list(read_records(tmp_path / "runs")) == [record]
-    assert [entry.name for entry in (tmp_path / "runs").iterdir()] == [path.parent.name]
+    given = facts()
+    record, requests = build_record(given), build_requests(given.arms)
+    folder = write_trial(record, tmp_path / "store", requests, {"log.txt": b"said"})
+    assert folder.name == f"20260102T030405Z-quest-{record.run.uid[:8]}"
+    (trial,) = trials(tmp_path / "store")
+    assert trial.folder == folder
+    assert trial.record == record.model_copy(update={"samples": ()})
+    assert trial.samples == record.samples
+    assert len(trial.samples) == 8
+    assert trial.requests == requests
+    assert requests[0].token_times_s == pytest.approx((0.1, 0.11, 0.14))
+    assert (folder / "log.txt").read_bytes() == b"said"
+    assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
 
 
-def test_an_empty_or_missing_store_has_no_records(tmp_path: Path) -> None:
-    assert list(read_records(tmp_path)) == []
-    assert list(read_records(tmp_path / "missing")) == []
+def test_an_empty_or_missing_store_has_no_trials(tmp_path: Path) -> None:
+    assert trials(tmp_path) == []
+    assert trials(tmp_path / "missing") == []
 
 
-def test_a_name_of_an_algorithm_cannot_leave_the_store(tmp_path: Path) -> None:
+def test_no_name_can_leave_the_store(tmp_path: Path) -> None:
     away = facts()
     system = away.system.model_copy(update={"algo": "../quest + h2o"})
-    path = write_record(build_record(facts(system=system)), tmp_path)
-    assert path.parent.parent == tmp_path
+    record = build_record(replace(away, system=system, cell=cell(experiment="../../up")))
+    folder = write_trial(record, tmp_path)
+    assert folder.parents[2] == tmp_path
+    assert [found.folder for found in scan(tmp_path)] == [folder]
 
 
-def test_a_record_is_never_written_over(tmp_path: Path) -> None:
+def test_trials_of_one_cell_lie_together_and_of_two_apart(tmp_path: Path) -> None:
+    def written(digit: str, second: int) -> Path:
+        started = facts().started_at.replace(second=second)
+        return write_trial(build_record(facts(cell=cell(digit), started_at=started)), tmp_path)
+
+    first, again, other = written("1", 7), written("1", 8), written("2", 6)
+    assert first.parent == again.parent != other.parent
+    assert [trial.folder for trial in trials(tmp_path)] == [first, again, other]
+
+
+def test_a_trial_is_never_written_over(tmp_path: Path) -> None:
     record = build_record(facts())
-    before = write_record(record, tmp_path).read_bytes()
+    before = (write_trial(record, tmp_path) / RECORD).read_bytes()
     with pytest.raises(OSError, match="not empty"):
-        write_record(record.model_copy(update={"baseline": "other"}), tmp_path)
-    assert [path.read_bytes() for path in tmp_path.rglob(RECORD_NAME)] == [before]
+        write_trial(record.model_copy(update={"baseline": "other"}), tmp_path)
+    assert [path.read_bytes() for path in tmp_path.rglob(RECORD)] == [before]
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,52 +89,89 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write_record(build_record(facts()), tmp_path)
-    assert list(tmp_path.iterdir()) == []
+        write_trial(build_record(facts()), tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_what_is_no_record_is_left_out_and_named(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def cut(folder: Path) -> None:
+    path = folder / RECORD
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def cut_samples(folder: Path) -> None:
+    (folder / SAMPLES).write_bytes(b"")
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def rewritten(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """Another record under sums that fit: what only the schema can see."""
+
+    def damage(folder: Path) -> None:
+        content = json.loads((folder / RECORD).read_text())
+        change(content)
+        text = json.dumps(content).encode()
+        (folder / RECORD).write_bytes(text)
+        sums = json.loads((folder / MANIFEST).read_text())
+        sums[RECORD]["sha256"] = hashlib.sha256(text).hexdigest()
+        (folder / MANIFEST).write_text(json.dumps(sums))
+        whole = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+        (folder / COMPLETE).write_text(whole)
+
+    return damage
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut off": (cut, "record.json is not what was written"),
+    "samples gone": (cut_samples, "samples.jsonl is not what was written"),
+    "record missing": (without(RECORD), "record.json is missing"),
+    "not complete": (without(COMPLETE), "COMPLETE is missing"),
+    "no manifest": (without(MANIFEST), "manifest.json is missing"),
+    "manifest of another": (lambda one: (one / MANIFEST).write_text("{}"), "COMPLETE names"),
+    "newer": (rewritten(lambda one: one.update(schema_version=99)), "schema_version"),
+    "foreign": (rewritten(lambda one: one.clear()), "no record"),
+    "not a number": (rewritten(lambda one: one["run"].update(duration_s=math.nan)), "duration_s"),
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGE.values(), ids=DAMAGE)
+def test_what_is_damaged_is_named_and_hides_nothing_else(
+    tmp_path: Path, damage: Callable[[Path], object], reason: str
 ) -> None:
-    good = write_record(build_record(facts()), tmp_path)
-    text = good.read_text()
-    damaged = {"truncated": text[: len(text) // 2], "empty": "", "foreign": "{}"}
-    for name, content in damaged.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / RECORD_NAME).write_text(content)
-    temporary = tmp_path / f"{TEMPORARY_PREFIX}1-abcd"
-    temporary.mkdir()
-    (temporary / RECORD_NAME).write_text(text)
-    assert len(list(read_records(tmp_path))) == 1
-    assert all(name in caplog.text for name in damaged)
-    assert TEMPORARY_PREFIX not in caplog.text
+    good, bad = (write_trial(build_record(facts()), tmp_path) for _ in range(2))
+    damage(bad)
+    found = list(scan(tmp_path))
+    assert [one.folder for one in found if isinstance(one, Damaged)] == [bad]
+    assert [reason in one.reason for one in found if isinstance(one, Damaged)] == [True]
+    assert [trial.folder for trial in trials(tmp_path)] == [good]
 
 
-def test_records_come_oldest_first(tmp_path: Path) -> None:
-    early, late = facts(), facts(ended_at=facts().ended_at.replace(year=2027))
-    late = facts(
-        started_at=late.ended_at,
-        ended_at=late.ended_at,
-        arms=(dense_arm(outcomes=(outcome("r0"),)),),
-    )
-    written = [build_record(late), build_record(early)]
-    for record in written:
-        write_record(record, tmp_path)
-    assert list(read_records(tmp_path)) == written[::-1]
+def test_a_write_that_goes_on_is_no_trial(tmp_path: Path) -> None:
+    folder = write_trial(build_record(facts()), tmp_path)
+    shutil.copytree(folder, folder.with_name(f"{TEMPORARY_PREFIX}1-abcd"))
+    assert [found.folder for found in scan(tmp_path)] == [folder]
 
 
-def test_a_killed_writer_leaves_only_whole_records(tmp_path: Path) -> None:
-    earlier = write_record(build_record(facts()), tmp_path)
+def test_published_records_of_the_first_version_are_read() -> None:
+    for path in sorted(Path("results/published").glob("ruler_*.json")):
+        record = read_record(path)
+        assert record.schema_version == 1
+        assert record.cell is None
+        assert record.samples
+
+
+def test_a_killed_writer_leaves_only_whole_trials(tmp_path: Path) -> None:
+    earlier = write_trial(build_record(facts()), tmp_path) / RECORD
     before, rng, num_interrupted = earlier.read_bytes(), random.Random(7), 0
     for _ in range(8):
         told = kill_while_writing(tmp_path, rng)
-        folders = set(tmp_path.glob("[!.]*"))
-        assert told <= folders
-        for folder in folders:
-            RunRecord.model_validate_json((folder / RECORD_NAME).read_bytes())
+        found = list(scan(tmp_path))
+        assert all(isinstance(one, Trial) for one in found)
+        assert told <= {one.folder for one in found}
         num_interrupted += clear_temporaries(tmp_path)
         assert earlier.read_bytes() == before
-        assert len(list(read_records(tmp_path))) == len(folders)
     assert num_interrupted, "no kill fell into a write: the test has shown nothing"
 
 
@@ -113,7 +185,7 @@ def kill_while_writing(root: Path, rng: random.Random) -> set[Path]:
     tell.close()
     final = {told.recv() for _ in range(rng.choice((0, 1)))}
     # A temporary folder appears when a text is ready: from there on, bytes are written.
-    wait_for(lambda: any(root.glob(f"{TEMPORARY_PREFIX}{child.pid}-*")))
+    wait_for(lambda: any(root.rglob(f"{TEMPORARY_PREFIX}{child.pid}-*")))
     time.sleep(rng.uniform(0, 0.003))
     child.kill()
     child.join()
@@ -130,12 +202,12 @@ def write_large_records(root: Path, tell: Connection) -> None:
     arms, planned = (dense_arm(outcomes=answers),), tuple(answer.uid for answer in answers)
     while True:
         record = build_record(facts(arms=arms, planned_uids=planned))
-        tell.send(write_record(record, root).parent)
+        tell.send(write_trial(record, root))
 
 
 def clear_temporaries(root: Path) -> int:
     """Remove what was left of interrupted writes; how many there were."""
-    left = list(root.glob(f"{TEMPORARY_PREFIX}*"))
+    left = list(root.rglob(f"{TEMPORARY_PREFIX}*"))
     for folder in left:
         shutil.rmtree(folder)
     return len(left)
