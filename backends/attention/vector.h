@@ -66,7 +66,7 @@ struct Ahead {
   int64_t bytes, at, last;
   int rate;             // in 1/4096 of a line per unit of work
   const uint64_t* live = nullptr;   // the slots of each page that are read; null: all of them
-  int slots = 0, debt = 0;
+  int slots = 1, debt = 0;   // 1, not 0: compilers divide by it ahead of the branch that needs it
   bool values = true;   // whether the second halves are read too
   const char *cursor = nullptr, *end = nullptr;
   int64_t other = 0;    // from a line to the one beside it, or 0
