@@ -19,14 +19,14 @@ BYTES_PER_THREAD = 1 << 20
 def collisions(query_RQL: Tensor, segments: Segments, num_tokens: int) -> Tensor | None:
     """Equal codes of each query and each of the first tokens of its row, float32 [R, Q, P].
 
-    Codes are uint8 or int16. The columns of a segment that is absent hold 0. None where there is no
-    compiler, or no CPU to run what it makes.
+    Codes are uint8 or int16, and lie table by table. The columns of a segment that is absent hold
+    0. None where there is no compiler, or no CPU to run what it makes.
     """
     pool_NCL, directory_RW = segments
     if not pool_NCL.is_cpu or (entry := compiled_collisions()) is None:
         return None
     assert pool_NCL.dtype == query_RQL.dtype and pool_NCL.dtype in (torch.uint8, torch.int16)
-    assert pool_NCL.is_contiguous() and pool_NCL.shape[1] == SEGMENT
+    assert pool_NCL.mT.is_contiguous() and pool_NCL.shape[1] == SEGMENT
     query_RQL, directory_RW = query_RQL.contiguous(), directory_RW.contiguous()
     rows, queries, tables = query_RQL.shape
     count_RQP = torch.empty(rows, queries, num_tokens)

@@ -10,7 +10,7 @@
 
 namespace {
 template <class T> struct Draws {   // laid out as BLOCK in draws.py
-  const T *query, *pool;                            // [R, G, L]; [num_segments, 64, L]
+  const T *query, *pool;                            // [R, G, L]; [num_segments, L, 64]
   const int64_t* directory;                         // [R, W]
   const int64_t *tokens, *covered, *allowed;        // [R]; tokens from `covered` on have no code
   int64_t* chosen;                                  // [R, C], ascending, then `none`
@@ -30,26 +30,42 @@ template <class T> Always always(const Draws<T>& d, int64_t r) {
 
 template <class T> struct Drawer {
   const Draws<T>& d;
-  std::vector<float> counts;        // [G, 64]
-  std::vector<uint32_t> worth;      // collisions of the queries that draw a token
-  std::vector<uint64_t> by;         // which do, a bit each
+  Spread<T> query;
+  std::vector<uint32_t> counts;     // [G, 64]
+  // Tokens that some query draws: collisions with those that do, place, and which do, a bit each.
+  std::vector<uint32_t> worth;
+  std::vector<int64_t> token;
+  std::vector<uint64_t> by;
 
-  explicit Drawer(const Draws<T>& d) : d(d), counts(d.G * SEGMENT) {}
+  explicit Drawer(const Draws<T>& d) : d(d), query(d.G, d.L), counts(d.G * SEGMENT) {}
+
+  const T* segment(int64_t r, int64_t w) const {
+    const int64_t id = w < d.W ? d.directory[r * d.W + w] : -1;
+    return id < 0 ? nullptr : d.pool + id * SEGMENT * d.L;
+  }
 
   void count(int64_t r, Always span) {
-    worth.resize((span.tail + SEGMENT - 1) / SEGMENT * SEGMENT), by.resize(worth.size());
+    query.take(d.query + r * d.G * d.L);
     for (int64_t p = span.head / SEGMENT * SEGMENT; p < span.tail; p += SEGMENT) {
-      const int64_t id = d.directory[r * d.W + p / SEGMENT];
-      count_segment(d.query + r * d.G * d.L, id < 0 ? nullptr : d.pool + id * SEGMENT * d.L,
-                    counts.data(), SEGMENT, SEGMENT, d.G, d.L);
-      for (int64_t j = 0; j < SEGMENT; j++) worth[p+j] = 0, by[p+j] = 0;
+      count_segment(query, segment(r, p / SEGMENT), segment(r, p / SEGMENT + 1), counts.data());
+      uint32_t most[SEGMENT] = {};
       for (int64_t g = 0; g < d.G; g++)
-        for (int64_t j = 0; j < SEGMENT; j++) {
-          const int32_t x = int32_t(counts[g * SEGMENT + j]), draws = x >= d.least ? -1 : 0;
-          worth[p+j] += x & draws, by[p+j] |= uint64_t(int64_t(draws)) & 1ull << g;
-        }
+        for (int64_t j = 0; j < SEGMENT; j++)
+          most[j] = std::max(most[j], counts[g * SEGMENT + j]);
+      const int64_t from = std::max<int64_t>(span.head - p, 0);
+      const int64_t to = std::min(span.tail - p, SEGMENT);
+      for (int64_t j = from; j < to; j++) if (most[j] >= d.least) keep(p + j, j);
     }
-    std::fill_n(worth.begin(), span.head, 0);
+  }
+
+  void keep(int64_t t, int64_t j) {
+    uint32_t sum = 0;
+    uint64_t which = 0;
+    for (int64_t g = 0; g < d.G; g++) {
+      const uint32_t x = counts[g * SEGMENT + j], draws = x >= d.least;
+      sum += draws * x, which |= uint64_t(draws) << g;
+    }
+    worth.push_back(sum), token.push_back(t), by.push_back(which);
   }
 
   void draw(int64_t r) {
@@ -57,14 +73,15 @@ template <class T> struct Drawer {
     const int64_t n = d.tokens[r], room = std::min(d.allowed[r], d.C);
     const int64_t first = std::min(span.head, room), last = std::min(n - span.tail, room - first);
     Best best(room - first - last);
+    worth.clear(), token.clear(), by.clear();
     if (best.k > 0 && span.tail > span.head) {
       count(r, span);
-      best.add(worth.data(), span.tail);
+      best.add(worth.data(), worth.size());
     }
     int64_t* chosen = d.chosen + r * d.C;
     int64_t at = 0;
     for (int64_t t = 0; t < first; t++) chosen[at++] = t;
-    for (int64_t i = 0; i < best.n; i++) chosen[at++] = best.index[i];
+    for (int64_t i = 0; i < best.n; i++) chosen[at++] = token[best.index[i]];
     for (int64_t t = n - last; t < n; t++) chosen[at++] = t;
     std::fill(chosen + at, chosen + d.C, d.none);
     for (int64_t c = 0; c < d.C; c++) d.valid[r * d.C + c] = c < at;

@@ -28,7 +28,8 @@ def draws(
 ) -> Selection | None:
     """The same as `retrieve.select` by the collisions of these codes, uint8 or int16.
 
-    None where there is no compiler, or no CPU to run what it makes, and where tokens are gone.
+    They lie table by table. None where there is no compiler, or no CPU to run what it makes, and
+    where tokens are gone.
     """
     pool_NCL, directory_RW = segments
     served = pool_NCL.is_cpu and query_RGL.shape[1] <= MOST_QUERIES and visible.alive_RP is None
@@ -36,13 +37,13 @@ def draws(
         return None
     assert visible.covered_R is not None and pool_NCL.dtype == query_RGL.dtype
     assert pool_NCL.dtype in (torch.uint8, torch.int16)
-    assert pool_NCL.is_contiguous() and pool_NCL.shape[1] == SEGMENT
+    assert pool_NCL.mT.is_contiguous() and pool_NCL.shape[1] == SEGMENT
     rows, group, tables = query_RGL.shape
     columns = min(retrieve.most_tokens(visible.longest), visible.longest)
     allowed_R1 = retrieve.allowed_R1(visible.num_tokens_R)
     per_row = (visible.num_tokens_R, visible.covered_R, allowed_R1)
     assert all(one.dtype == torch.int64 and len(one) == rows for one in per_row)
-    taken = (query_RGL, pool_NCL, directory_RW, *per_row)
+    taken = (query_RGL, pool_NCL.mT, directory_RW, *per_row)
     found = (
         torch.empty(rows, columns, dtype=torch.int64),
         torch.empty(rows, columns, dtype=torch.bool),

@@ -6,7 +6,7 @@ from torch import Tensor
 from backends.attention.base import AttentionKernel, StepInputs
 from backends.batch import Batch
 from backends.collisions import collisions
-from backends.drawn import Drawn, drawn_of
+from backends.drawn import Drawn
 from backends.draws import draws
 from backends.index import Index, Selected
 from backends.stored_keys import stored_keys
@@ -80,19 +80,15 @@ class HashedIndex(Index):
         """See Index."""
         if not any((layer, slot) in self._covered for slot in batch.slots):
             return None
-        chosen = selected.partitions
         rows_N = batch.index_rows(layer).repeat_interleave(batch.new)
-        token_NC = chosen.partitions_RC.clamp(max=batch.longest - 1)
-        rows_NC = rows_N.unsqueeze(1).expand_as(token_NC)
-        norm_NC = self.store.read_at(rows_NC, token_NC, ("norm",))["norm"]
-        return drawn_of(
-            self._hashes,
-            chosen,
-            selected.pages,
-            query_NGD,
-            norm_NC.squeeze(2),
-            self._center_RD[rows_N],
-            self._page_tokens,
+        query_NGD = query_NGD.float()
+        return Drawn(
+            retrieve=self._hashes,
+            selection=selected.partitions,
+            live_N=selected.pages.live_N,
+            norms=self.store.segments("norm", rows_N, batch.longest),
+            inner_NG=(query_NGD @ self._center_RD[rows_N].unsqueeze(2)).squeeze(2),
+            norm_NG=query_NGD.norm(dim=2),
         )
 
     def release(self, slot: int) -> None:

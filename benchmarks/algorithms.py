@@ -4,8 +4,10 @@ The context's keys and values are random and written through the engine's own pa
 prefill of this size for every algorithm would take an hour: what is read is real, what is selected
 is not that of a trained model. Trained retrievers have tensors that were fitted to this random
 model (`python -m models.fit`). The time of a step is that of the path which serves (fused where
-there is one); its split is taken apart, with one call per operation. The cost of an index is what
-`store` and the first decode step spend in it, by the time of a real prefill of the same length.
+there is one). Its split is that of the same step with one call per operation, where `other` is
+what the model itself takes; a pass that scores and chooses at once counts as `select`. The cost of
+an index is what `store` and the first decode step spend in it, by the time of a real prefill of
+the same length.
 
 python benchmarks/algorithms.py --length 32768 --batches 1 4
 """
@@ -22,7 +24,9 @@ from typing import Any
 import torch
 from arms import Arm, make_arm
 from composed import Bench, make_bench
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.table import Table
 from rounds import interleave, ratio, save, show
 
 from backends.base import Request
@@ -31,7 +35,7 @@ from harness.composing import composed, options
 from sparse_algos.base import Algorithm
 
 DENSE = "kvloom dense"
-OPERATIONS = ("append", "score", "select", "map", "fetch", "attend", "estimate")
+OPERATIONS = ("write", "append", "score", "select", "map", "fetch", "attend", "estimate")
 
 
 class Stopwatch:
@@ -76,32 +80,62 @@ class Stopwatch:
 def operations_of(arm: Arm) -> list[tuple[Any, str, str]]:
     """What a decode step consists of, where an index serves it: an object, its method, a name."""
     attention = arm.attention
-    index, memory = attention.index, attention.memory
+    index, kernel = attention.index, attention.kernel
     assert index is not None
+    scores = [
+        (one, method, "score")
+        # An index that prunes has one of its own that chooses first.
+        for one in (index, vars(index).get("_base"))
+        for method in ("_scores_of", "_counted", "_logits")
+        if hasattr(one, method)
+    ]
     return [
+        *scores,
+        (attention, "store", "write"),
         (index, "update", "append"),
         (index, "rebuild", "append"),
-        (index, "_scores_of", "score"),
-        (index, "_select", "select"),
-        (index.retrieve, "select", "select"),
+        # All that chooses, less what it spends in scores and in the mapper.
+        (index, "select", "select"),
         (index._mapper, "to_pages", "map"),
-        (memory, "fetch", "fetch"),
-        (attention.kernel, "decode", "attend"),
+        (attention.memory, "fetch", "fetch"),
+        (index, "drawn", "attend"),
+        (attention, "_attend", "attend"),
+        (kernel, "decode", "attend"),
         (index, "estimated", "estimate"),
     ]
 
 
+def no_step(*arguments: Any, **named: Any) -> None:
+    """Inputs of a fused step that there are none of: each operation is a call then."""
+
+
 def split_ms(arm: Arm, num_steps: int) -> dict[str, float]:
     """Milliseconds of a step by operation, one call each; `other` is the rest of the model."""
-    watch, kernel = Stopwatch(), arm.attention.kernel
-    object.__setattr__(kernel, "fused", False)
+    watch, index = Stopwatch(), arm.attention.index
+    # The index alone: what it asks the kernel for by itself is asked for in a served step too.
+    object.__setattr__(index, "step_inputs", no_step)
     try:
         with watch.watching(operations_of(arm)):
             whole = arm.step_ms(num_steps)
     finally:
-        object.__delattr__(kernel, "fused")
+        object.__delattr__(index, "step_inputs")
+    assert set(watch.seconds) <= set(OPERATIONS)
     spent = {name: 1e3 * watch.seconds[name] / num_steps for name in OPERATIONS}
     return spent | {"other": whole - sum(spent.values()), "step": whole}
+
+
+def show_splits(title: str, found: dict[int, dict[str, Any]], console: Console) -> None:
+    """One row per batch and algorithm: the ratio, the split in milliseconds, the index."""
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    parts = (*OPERATIONS, "other", "step")
+    for column in ("batch", "algorithm", "ratio", *parts, "index"):
+        table.add_column(column, justify="left" if column == "algorithm" else "right")
+    for batch, by_name in found.items():
+        for name, one in by_name.items():
+            split = [f"{one['split_ms'][part]:.1f}" for part in parts]
+            share = f"{one['index_share_of_prefill']:.1%}"
+            table.add_row(str(batch), name, f"{one['ratio_to_dense']:.2f}", *split, share)
+    console.print(table)
 
 
 def prefill_s(bench: Bench, length: int) -> float:
@@ -232,6 +266,7 @@ def main() -> None:
             one["index_share_of_prefill"] = one["index_s"] / seconds
     title = f"Decode step at {arguments.length} tokens, budget {arguments.budget} (ratio to dense)"
     show(title, rows, console)
+    show_splits("One call per operation, ms; index: share of a prefill", found, console)
     facts = {"length": arguments.length, "dtype": arguments.dtype, "context": "random KV"}
     save(arguments.out, title, rows, prefill_s=seconds, algorithms=found, **facts)
 

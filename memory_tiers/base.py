@@ -239,8 +239,15 @@ def prefix_bits(page_tokens: int, device: torch.device) -> Tensor:
 
 def count_bits(live_N: Tensor, page_tokens: int) -> int:
     """Slots that count."""
-    slot_S = torch.arange(page_tokens, device=live_N.device)
-    return int(((live_N.unsqueeze(1) >> slot_S) & 1).sum())
+    return int(bits_in(live_N if page_tokens == 64 else live_N & (1 << page_tokens) - 1).sum())
+
+
+def bits_in(live_N: Tensor) -> Tensor:
+    """Bits that are set, int64 [N]: each step adds neighbours, in fields of twice the width."""
+    pairs_N = live_N - (live_N >> 1 & 0x5555555555555555)
+    fours_N = (pairs_N & 0x3333333333333333) + (pairs_N >> 2 & 0x3333333333333333)
+    bytes_N = (fours_N + (fours_N >> 4)) & 0x0F0F0F0F0F0F0F0F
+    return (bytes_N * 0x0101010101010101) >> 56
 
 
 def options(names: Sequence[str]) -> str:

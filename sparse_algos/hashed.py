@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,14 @@ from sparse_algos.units import TokenRetriever
 
 # Ranks of tokens: collisions first, then places, and beyond both what is always read.
 MOST_TOKENS, ALWAYS = 1 << 32, 1 << 60
+
+
+class Chance(NamedTuple):
+    """That `tables` tables of `bits` signs each make a token drawn; `least` is added to it."""
+
+    tables: int
+    bits: int
+    least: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +71,11 @@ class HashedRetriever(TokenRetriever):
     @abstractmethod
     def codes(self, vector_RTD: Tensor) -> Tensor:
         """The codes of each vector, [R, T, L]."""
+
+    @property
+    @abstractmethod
+    def chance(self) -> Chance:
+        """What `sampling_bias` depends on."""
 
     @abstractmethod
     def sampling_bias(self, cosine: Tensor) -> Tensor:

@@ -45,11 +45,11 @@ template <class T> struct Worker {
   alignas(64) float L[4][BLOCK];
   const T* k[BLOCK];
 
-  explicit Worker(const Pages<T>& p) : pages(p) {
-    const int64_t bytes = 2 * off * sizeof(T);
-    constexpr int work = 8;   // of a slot: 3 for q.k, 2 for the softmax, 3 for p.v
-    ahead = {(const char*)p.pool, p.frames, bytes, -1, p.total - 1,
-             4096 / 64 * 2 * D * int(sizeof(T)) / (work * p.G)};
+  explicit Worker(const Pages<T>& p, bool values = true) : pages(p) {
+    const int work = values ? 8 : 3;   // of a slot: 3 for q.k, 2 for the softmax, 3 for p.v
+    ahead = {(const char*)p.pool, p.frames, 2 * off * int64_t(sizeof(T)), -1, p.total - 1,
+             4096 / 64 * (values ? 2 : 1) * D * int(sizeof(T)) / (work * p.G),
+             p.live, p.S, 0, values};
   }
 
   // `at` live slots lie before the first of these n.
@@ -93,7 +93,6 @@ template <class T> struct Worker {
 
   // The live slots of pages first .. last - 1, in blocks: f(number of them).
   template <class F> void blocks(int64_t first, int64_t last, F f) {
-    const int64_t distance = std::max<int64_t>(1, AHEAD_BYTES / ahead.bytes);
     int n = 0;
     auto full = [&] {
       for (int s = n; s < BLOCK; s++) k[s] = k[n-1];   // weight 0; finite because slot n-1 is live
@@ -101,7 +100,7 @@ template <class T> struct Worker {
     };
     for (int64_t i = first; i < last; i++) {
       const T* base = pages.pool + pages.frames[i] * 2 * off;
-      if (ahead.at <= i) ahead.seek(i + distance);
+      if (ahead.at <= i) ahead.lead(i, AHEAD_BYTES);
       for (uint64_t bits = pages.alive(i); bits; bits &= bits - 1) {
         k[n] = base + __builtin_ctzll(bits) * D;
         if (++n == BLOCK) full();
@@ -211,7 +210,7 @@ template <class T> int products(const T* query, const Pages<T>& pages, float* ou
   if (!cut(pages, parts, first_part)) return 1;
   Queue queue(parts.size(), threads);
   in_parallel(threads, [&] {
-    Worker<T> worker(pages);
+    Worker<T> worker(pages, false);
     queue.drain([&](int64_t i) {
       const Part& part = parts[i];
       worker.multiply(query + part.row * pages.G * D, part.first, part.last, part.at, out);

@@ -59,18 +59,48 @@ inline void narrow(float x, bf16* p) {
 
 // Prefetches the pages ids[at], ids[at+1], ... line by line, at the pace of the computation: bursts
 // fill the miss queue and stall, pauses leave the memory idle. The halves of a page that stands
-// alone come side by side, as two streams that the memory serves at once.
+// alone come side by side, as two streams that the memory serves at once. Dead slots do not come.
 struct Ahead {
   const char* base;
   const int32_t* ids;
   int64_t bytes, at, last;
-  int rate, debt = 0;   // rate is in 1/4096 of a line per unit of work
+  int rate;             // in 1/4096 of a line per unit of work
+  const uint64_t* live = nullptr;   // the slots of each page that are read; null: all of them
+  int slots = 1, debt = 0;   // 1, not 0: compilers divide by it ahead of the branch that needs it
+  bool values = true;   // whether the second halves are read too
   const char *cursor = nullptr, *end = nullptr;
   int64_t other = 0;    // from a line to the one beside it, or 0
+  uint64_t left = 0;    // slots of the page that come after the cursor's
 
+  uint64_t alive(int64_t i) const { return live[i] & (slots == 64 ? ~0ull : (1ull << slots) - 1); }
+  bool whole(int64_t i) const {
+    return !live || (values && __builtin_popcountll(alive(i)) == slots);
+  }
+  // The next live slots that lie side by side.
+  void run() {
+    const int first = __builtin_ctzll(left);
+    const uint64_t beyond = ~(left >> first);
+    const int stop = beyond ? first + __builtin_ctzll(beyond) : 64;
+    left = stop < 64 ? left >> stop << stop : 0;
+    const int64_t half = bytes / 2, slot = half / slots;
+    const char* page = base + ids[at] * bytes;
+    cursor = page + first * slot / 64 * 64, end = page + (stop * slot + 63) / 64 * 64;
+    other = values ? half : 0;
+  }
   void seek(int64_t i) {
-    at = i, cursor = end = nullptr;
-    if (i > last) return;
+    cursor = end = nullptr, left = 0;
+    for (at = i; at <= last && !whole(at); at++)
+      if ((left = alive(at))) return run();
+    if (at <= last) unit(at);
+  }
+  // To the page that is so many bytes of live slots after this one.
+  void lead(int64_t i, int64_t distance) {
+    int64_t to = i;
+    for (int64_t sum = 0; to <= last && (to == i || sum < distance); to++)
+      sum += bytes / slots * __builtin_popcountll(alive(to));
+    seek(to);
+  }
+  void unit(int64_t i) {
     const bool alone = bytes % 128 == 0 && (i == 0 || ids[i] != ids[i-1] + 1);
     cursor = base + ids[i] * bytes, other = alone ? bytes / 2 : 0;
     end = cursor + (alone ? other : bytes);
@@ -85,7 +115,7 @@ struct Ahead {
       if (!beside) for (; line != stop; line += 64) __builtin_prefetch(line, 0, 3);
       for (; line != stop; line += 64)
         __builtin_prefetch(line, 0, 3), __builtin_prefetch(line + beside, 0, 3);
-      if (cursor == end) seek(at + 1);
+      if (cursor == end) left ? run() : seek(at + 1);
     }
     debt += std::min(n, 0) * 4096;   // a line that came with its neighbour
   }

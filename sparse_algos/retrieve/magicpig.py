@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse_algos.checks import check_count
-from sparse_algos.hashed import HashedRetriever
+from sparse_algos.hashed import Chance, HashedRetriever
 from sparse_algos.index_data import Keys, Queries, Summaries, TensorSpec
 
 # Projections held at one time, so that a long context needs little memory.
@@ -51,7 +51,7 @@ class MagicPig(HashedRetriever):
         """The bucket in each table, and the norm of the centred key."""
         width = torch.uint8 if self.bits <= 8 else torch.int16
         return {
-            "code": TensorSpec((self.tables,), width),
+            "code": TensorSpec((self.tables,), width, by_entry=True),
             "norm": TensorSpec((1,), torch.float32),
         }
 
@@ -82,6 +82,11 @@ class MagicPig(HashedRetriever):
         for key_RP, query_RQ in zip(key_RPL.unbind(2), query_RQL.unbind(2), strict=True):
             count_RQP += key_RP.unsqueeze(1) == query_RQ.unsqueeze(2)
         return count_RQP
+
+    @property
+    def chance(self) -> Chance:
+        """See HashedRetriever."""
+        return Chance(self.tables, self.bits, LEAST_WEIGHT)
 
     def sampling_bias(self, cosine: Tensor) -> Tensor:
         """See HashedRetriever: -ln of how often the paper's tables collide often enough."""

@@ -24,6 +24,11 @@ def pig_of(budget: float, tables: int, bits: int) -> MagicPig:
     return MagicPig(budget_tokens=budget, tables=tables, bits=bits, **PLAIN)
 
 
+def by_table(pool_NCL: Tensor) -> Tensor:
+    """The same codes, as they lie in a store."""
+    return pool_NCL.mT.contiguous().mT
+
+
 def drawn_both_ways(
     pig: MagicPig, query_RGL: Tensor, segments: Segments, visible: Visible
 ) -> tuple[Selection, Selection]:
@@ -68,7 +73,7 @@ def test_one_pass_draws_what_counting_and_selecting_do(data, seed, bits):
     directory_RW = directory_RW.view(len(tokens), width)
     directory_RW[:, data.draw(st.integers(0, 9)) :: 9] = -1
     visible = Visible(torch.tensor(tokens), max(tokens), covered_R=torch.tensor(covered))
-    segments = Segments(pool_NCL.to(dtype), directory_RW)
+    segments = Segments(by_table(pool_NCL.to(dtype)), directory_RW)
     pig = pig_of(budget, tables, bits)
     assert_equal(*drawn_both_ways(pig, query_RGL.to(dtype), segments, visible))
 
@@ -76,6 +81,7 @@ def test_one_pass_draws_what_counting_and_selecting_do(data, seed, bits):
 def test_a_row_draws_the_same_whatever_its_batch_mates():
     pig, generator = pig_of(40, 31, 8), torch.Generator().manual_seed(0)
     pool_NCL = torch.randint(0, 4, (12, SEGMENT, 31), generator=generator).to(torch.uint8)
+    pool_NCL = by_table(pool_NCL)
     query_RGL = torch.randint(0, 4, (3, 4, 31), generator=generator).to(torch.uint8)
     directory_RW = torch.arange(12).view(3, 4)
     tokens_R, covered_R = torch.tensor([250, 90, 30]), torch.tensor([240, 80, 0])
@@ -100,6 +106,7 @@ def test_a_row_draws_the_same_whatever_its_batch_mates():
 def test_the_number_of_threads_changes_no_draw():
     pig, generator = pig_of(400, 75, 8), torch.Generator().manual_seed(0)
     pool_NCL = torch.randint(0, 9, (900, SEGMENT, 75), generator=generator).to(torch.uint8)
+    pool_NCL = by_table(pool_NCL)
     query_RGL = torch.randint(0, 9, (3, 4, 75), generator=generator).to(torch.uint8)
     segments = Segments(pool_NCL, torch.arange(900).view(3, 300))
     num_tokens_R = torch.tensor([19_000, 9000, 40])
@@ -116,7 +123,7 @@ def test_the_number_of_threads_changes_no_draw():
 @pytest.mark.parametrize("fault", ["id", "width"])
 def test_nothing_outside_the_codes_is_read(fault):
     pig = pig_of(20, 5, 8)
-    pool_NCL = torch.zeros(2, SEGMENT, 5, dtype=torch.uint8)
+    pool_NCL = by_table(torch.zeros(2, SEGMENT, 5, dtype=torch.uint8))
     directory_RW = torch.tensor([[0, 2 if fault == "id" else 1]])
     if fault == "width":
         directory_RW = directory_RW[:, :1]
@@ -126,8 +133,8 @@ def test_nothing_outside_the_codes_is_read(fault):
 
 
 def test_where_tokens_are_gone_the_plain_way_is_taken():
-    pool_NCL = torch.zeros(2, SEGMENT, 5, dtype=torch.uint8)
+    pool_NCL = by_table(torch.zeros(2, SEGMENT, 5, dtype=torch.uint8))
     alive_RP = torch.ones(1, 120, dtype=torch.bool)
     visible = Visible(torch.tensor([120]), 120, alive_RP, covered_R=torch.tensor([110]))
-    segments = Segments(pool_NCL, torch.tensor([[0, 1]]))
+    segments = Segments(by_table(pool_NCL), torch.tensor([[0, 1]]))
     assert draws(pig_of(20, 5, 8), pool_NCL[:1, :2], segments, visible) is None

@@ -157,7 +157,9 @@ def test_the_compiled_count_is_the_plain_one(dtype, tables, num_tokens):
     pool_NCL = torch.randint(0, 3, (7, 64, tables), generator=generator).to(dtype)
     query_RQL = torch.randint(0, 3, (2, 6, tables), generator=generator).to(dtype)
     directory_RW = torch.tensor([[5, 0, 2], [6, -1, 3]])
-    count_RQP = collisions(query_RQL, Segments(pool_NCL, directory_RW), num_tokens)
+    count_RQP = collisions(
+        query_RQL, Segments(pool_NCL.mT.contiguous().mT, directory_RW), num_tokens
+    )
     codes_RPL = pool_NCL[directory_RW].flatten(1, 2)[:, :num_tokens]
     expected_RQP = (codes_RPL.unsqueeze(1) == query_RQL.unsqueeze(2)).sum(3).float()
     expected_RQP[1, :, 64:128] = 0
