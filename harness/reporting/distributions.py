@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from math import isfinite
 
 import numpy as np
 
@@ -25,16 +25,16 @@ class Steps:
 def latencies(name: str, arm: str, runs: Sequence[Seen]) -> Steps | None:
     """The latencies of all requests through an arm, over the trials; None where there are none."""
     known = [value for one in runs for value in _of_run(name, arm, one)]
-    finite = [value for value in known if value is not None and np.isfinite(value)]
+    finite = [value for value in known if value is not None and isfinite(value)]
     return steps_of(finite) if finite else None
 
 
 def steps_of(values: Sequence[float]) -> Steps:
     """All values in order, or as many quantiles as are drawn."""
-    ordered = np.sort(np.asarray(values, dtype=float))
-    if len(ordered) > MOST_STEPS:
-        ordered = np.quantile(ordered, np.linspace(0, 1, MOST_STEPS))
-    return Steps(values=tuple(map(float, ordered)), num=len(values))
+    if len(values) <= MOST_STEPS:
+        return Steps(values=tuple(sorted(values)), num=len(values))
+    quantiles = np.quantile(values, np.linspace(0, 1, MOST_STEPS))
+    return Steps(values=tuple(map(float, quantiles)), num=len(values))
 
 
 def _of_run(name: str, arm: str, one: Seen) -> list[float | None]:
@@ -53,5 +53,9 @@ def _of_times(name: str, times: RequestTimes) -> float | None:
         return None
     if name == "ttft":
         return 1e3 * (times.token_times_s[0] - times.started_s)
-    gaps = [later - earlier for earlier, later in pairwise(times.token_times_s)]
-    return 1e3 * float(np.mean(gaps)) if gaps else None
+    first, last, num_gaps = (
+        times.token_times_s[0],
+        times.token_times_s[-1],
+        len(times.token_times_s) - 1,
+    )
+    return 1e3 * (last - first) / num_gaps if num_gaps else None

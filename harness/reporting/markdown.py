@@ -97,10 +97,8 @@ def table(cells: Sequence[CellShown]) -> Iterator[str]:
         return
     labels = [QUANTITIES[key].label for key in COLUMNS]
     yield "## Cells\n"
-    yield "\n".join(
-        ("| " + " | ".join(("cell", "arm", "tier", "length", *labels)) + " |",)
-        + ("|---|---|---|---:|" + "---:|" * len(labels),)
-    )
+    yield "| " + " | ".join(("cell", "arm", "tier", "length", *labels)) + " |"
+    yield "|---|---|---|---:|" + "---:|" * len(labels)
     for cell, name in rows[:MOST_ROWS]:
         start = (cell.id[:8], plain(label_of(cell, name)), plain(str(cell.what.get("tier", ""))))
         values = [shown(cell.arms[name].readings.get(key), QUANTITIES[key].kind) for key in COLUMNS]

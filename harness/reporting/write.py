@@ -16,7 +16,7 @@ from harness.stored.files import replace_durably
 def write_report(
     sources: Sequence[Path], out: Path, baselines: Path, static: Path | None = None
 ) -> Path:
-    """Write report.html, .md, .csv and figures to `out`, and a site to `static`; the page's path."""
+    """Write all files to `out`, and a site to `static`; the path of the page."""
     gathered = gather(sources)
     lines, problems = history(baselines)
     gathered.damaged += problems

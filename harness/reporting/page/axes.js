@@ -4,7 +4,7 @@ const xAxis = (scale, kind, { left, right, top, bottom, title, ticks }) => {
   return s("g", { class: "axis", "aria-hidden": "true" },
     shown.map((v) => [
       s("line", { class: "grid", x1: scale(v), x2: scale(v), y1: top, y2: bottom }),
-      write(scale(v), bottom + 16, format(kind, v), { "text-anchor": "middle" }),
+      write(scale(v), bottom + 16, tick(kind, v), { "text-anchor": "middle" }),
     ]),
     s("line", { class: "base", x1: left, x2: right, y1: bottom, y2: bottom }),
     title && write(right, bottom + 34, title, { "text-anchor": "end", class: "title" }));
@@ -14,11 +14,11 @@ const yAxis = (scale, kind, { left, right, title, top, ticks = 5 }) =>
   s("g", { class: "axis", "aria-hidden": "true" },
     scale.ticks(ticks).map((v) => [
       s("line", { class: "grid", x1: left, x2: right, y1: scale(v), y2: scale(v) }),
-      write(left - 8, scale(v) + 4, format(kind, v), { "text-anchor": "end" }),
+      write(left - 8, scale(v) + 4, tick(kind, v), { "text-anchor": "end" }),
     ]),
     title && write(2, top - 12, title, { class: "title" }));
 
-const better = (direction) => ({ lower: "← better", higher: "better →" })[direction] || "";
+const lowerIsBetter = (title) => `${title} (← better)`;
 
 const PATHS = {
   circle: (r) => `M${-r},0a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0z`,
@@ -42,7 +42,9 @@ const tierLegend = () =>
 const placeLabels = (wanted, bounds) => {
   const boxes = wanted.map((one) => ({ x: one.x - 6, y: one.y - 6, w: 12, h: 12 }));
   const clash = (a, b) => a.x < b.x + b.w && b.x < a.x + a.w && a.y < b.y + b.h && b.y < a.y + a.h;
+  const placed = [];
   return wanted.flatMap((one) => {
+    if (placed.some((other) => other.text === one.text && Math.hypot(other.x - one.x, other.y - one.y) < 60)) return [];
     const w = one.text.length * 6.6 + 4;
     const places = [
       { x: one.x + 9, y: one.y - 8, anchor: "start" },
@@ -57,6 +59,7 @@ const placeLabels = (wanted, bounds) => {
       const inside = box.x >= bounds.left && box.x + w <= bounds.right && box.y >= bounds.top && box.y + 16 <= bounds.bottom;
       if (!inside || boxes.some((other) => clash(box, other))) continue;
       boxes.push(box);
+      placed.push(one);
       return [write(place.anchor === "start" ? place.x : place.x + w, place.y + 12, one.text, { "text-anchor": place.anchor, class: `label ${one.class || ""}` })];
     }
     return [];

@@ -17,11 +17,11 @@ const drawBandwidth = (width) => {
     const to = Math.min(high, last * gb * 1e6);
     if (from >= to) continue;
     const at = [x(to), y(to / (gb * 1e6))];
-    rays.push(s("line", { class: "ray", x1: x(from), y1: y(from / (gb * 1e6)), x2: at[0], y2: at[1] }), write(at[0] - 4, at[1] + 12, `${digits(gb)} GB/s`, { class: "ray-name", "text-anchor": "end" }));
+    rays.push(s("line", { class: "ray", x1: x(from), y1: y(from / (gb * 1e6)), x2: at[0], y2: at[1] }), write(at[0] - 4, at[1] + 12, bandwidth(gb), { class: "ray-name", "text-anchor": "end" }));
   }
   const best = winnerOf();
   const named = [...points.filter((one) => one === best || one.isBaseline)];
-  const speed = (one) => `${digits(one.readings.kv.v / one.readings.tpot.v / 1e6)} GB/s of KV over the whole step`;
+  const speed = (one) => `${bandwidth(one.readings.kv.v / one.readings.tpot.v / 1e6)} of KV over the whole step`;
   return svg(width, 336, "Time per token against KV bytes read per step",
     xAxis(x, "bytes", { ...frame, title: "KV read per decode step" }), yAxis(y, "ms", { ...frame, title: "time per output token ↓ better", ticks: 4 }), rays,
     points.map((one) => mark(tierShape(one), x(one.readings.kv.v), y(one.readings.tpot.v), 4.5, { class: "mark", fill: one.isBaseline ? "var(--paper)" : tierHue(one), stroke: one.isBaseline ? "var(--ink)" : tierHue(one), ...reachable(one, () => [one.full, speed(one), readingText("kv", one.readings.kv), readingText("tpot", one.readings.tpot)]), tabindex: named.includes(one) ? "0" : "-1" })),
@@ -31,6 +31,6 @@ const drawBandwidth = (width) => {
 const bandwidthSection = () => {
   const chart = sized(drawBandwidth);
   onChoice(() => redraw(chart));
-  return section("roof", "Bytes against time", "Points on one dotted line read KV at one rate. Down along a line is what sparsity can give; off to the left of it, something else than reading takes the time.", chart,
+  return section("roof", "Bytes against time", "Points on one dotted line read KV at one rate. Where fewer bytes take nearly as long as many, something else than reading them takes the time.", chart,
     h("p", { class: "note" }, "No roof is drawn: a record holds neither the peak bandwidth of the machine nor the operations of a step. The rate counts KV alone, without weights, so it is a lower bound of what the memory gave."));
 };

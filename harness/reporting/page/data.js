@@ -41,9 +41,11 @@ const fullLabel = (row, axes = []) =>
 const usable = (row) => row.cell.current && row.cell.valid;
 const byGroup = new Map(DATA.groups.map((name, number) => [number, { name, number, rows: [] }]));
 for (const row of rows) if (usable(row)) byGroup.get(row.cell.group).rows.push(row);
+const timed = (group) => group.rows.some((row) => !row.isBaseline && value(row, "tpot_ratio") !== undefined);
 const groups = [...byGroup.values()]
   .filter((group) => group.rows.length)
-  .sort((a, b) => b.rows.length - a.rows.length);
+  // What was timed comes first: it can answer every question.
+  .sort((a, b) => timed(b) - timed(a) || b.rows.length - a.rows.length);
 
 const middle = (numbers) => {
   const sorted = [...numbers].sort((a, b) => a - b);

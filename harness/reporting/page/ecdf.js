@@ -27,7 +27,7 @@ const drawEcdf = (name, title) => (width) => {
     return s("path", { d, class: "line", stroke: one.isBaseline ? "var(--ink)" : lineHue(n - 1), "stroke-dasharray": one.isBaseline ? "" : DASHES[n % DASHES.length], ...saying(says), tabindex: "0", role: "img", "aria-label": says().join(". ") });
   });
   return svg(width, 296, `${title}, share of requests`,
-    xAxis(x, "ms", { ...frame, title: `${better("lower")}   ${title}`, ticks: Math.max(2, Math.floor(width / 95)) }),
+    xAxis(x, "ms", { ...frame, title: lowerIsBetter(title), ticks: Math.max(2, Math.floor(width / 95)) }),
     yAxis(y, "fraction", { ...frame, title: "share of requests", ticks: 4 }), paths);
 };
 

@@ -34,6 +34,10 @@ const FORMATS = {
 };
 const format = (kind, value) => (FORMATS[kind] || digits)(value);
 
+// On an axis, zeros behind the point say nothing.
+const tick = (kind, value) => format(kind, value).replace(/(\.\d*?)0+(?=\D*$)/, "$1").replace(/\.(?=\D*$)/, "");
+const bandwidth = (gb) => (gb < 1 ? `${digits(1e3 * gb)} MB/s` : `${digits(gb)} GB/s`);
+
 // Without the unit where the other end of an interval says it.
 const interval = (kind, reading) => {
   if (reading.lo === undefined) return "";

@@ -5,13 +5,15 @@ const lanes = { all: false };
 
 const movedOf = (one) => Object.entries(one.parts.moved || {}).map(([pair, packed]) => [pair, unpack(packed)]);
 const lanePoints = () => {
+  const first = new Set([...frontOf(state.points, state.axis), winnerOf()]);
+  const rank = (one) => (one.isBaseline ? 0 : first.has(one) ? 1 : 2);
   const order = (one) => (one.readings.tpot_ratio || one.readings.tpot || { v: Infinity }).v;
   const all = state.points
     .filter((one) => one.readings.tpot || one.readings.hit || movedOf(one).length)
-    .sort((a, b) => b.isBaseline - a.isBaseline || order(a) - order(b));
+    .sort((a, b) => rank(a) - rank(b) || order(a) - order(b));
   return { all, shown: lanes.all ? all : all.slice(0, MOST_LANES) };
 };
-const pairsOf = (points) => [...new Set(points.flatMap((one) => movedOf(one).map(([pair]) => pair)))].sort();
+const pairsOf = (points) => [...new Set(points.flatMap((one) => movedOf(one).filter(([, r]) => r.v > 0).map(([pair]) => pair)))].sort();
 
 const laneTitle = (text, unit, left) => [
   write(left, 12, text, { class: "lane-title" }),
@@ -41,31 +43,40 @@ const laneOf = (kind, points, left, right, top) => {
   const frame = { left, right, top, bottom };
   const ticks = Math.max(1, Math.floor((right - left) / 80));
   if (kind === "hit") {
-    const x = linear(0, 1, left, right - 22);
+    const x = linear(0, 1, left, right - 50);
     return [xAxis(x, "fraction", { ...frame, ticks: 2 }), points.map((one, n) => one.readings.hit
-      ? [s("line", { class: "stem", x1: left, x2: x(one.readings.hit.v), y1: y(n) + ROW / 2, y2: y(n) + ROW / 2 }), mark(tierShape(one), x(one.readings.hit.v), y(n) + ROW / 2, 5, { fill: tierHue(one), class: "mark" })]
+      ? [s("line", { class: "stem", x1: left, x2: x(one.readings.hit.v), y1: y(n) + ROW / 2, y2: y(n) + ROW / 2 }), mark(tierShape(one), x(one.readings.hit.v), y(n) + ROW / 2, 5, { fill: tierHue(one), class: "mark" }), write(x(one.readings.hit.v) + 9, y(n) + 17, percent(one.readings.hit.v), { class: "nothing" })]
       : write(left + 4, y(n) + 17, "one tier", { class: "nothing" }))];
   }
   const isBytes = kind === "moved";
   const total = (one) => (isBytes ? movedOf(one).map(([pair, r]) => [pair, r.v]) : timeParts(one));
-  const ends = points.map((one) => Math.max(total(one).reduce((sum, [, v]) => sum + v, 0), isBytes ? 0 : (one.readings.tpot || {}).hi || 0));
-  const x = linear(0, Math.max(...ends, 1e-9), left, right - 30);
+  const sum = (one) => total(one).reduce((all, [, v]) => all + v, 0);
+  const most = (some) => Math.max(1e-9, ...some.map((one) => Math.max(sum(one), isBytes ? 0 : (one.readings.tpot || {}).hi || 0)));
+  const others = points.filter((one) => !one.isBaseline && sum(one) > 0);
+  // A baseline far beyond the rest is cut off at the edge, and its number says so.
+  const end = others.length && most(points) > 3 * most(others) ? 1.2 * most(others) : most(points);
+  const edge = right - 58;
+  const scale = linear(0, end, left, edge, unitOf(isBytes ? "bytes" : "ms", end));
+  const x = (v) => Math.min(scale(v), edge);
+  x.ticks = scale.ticks;
   const hues = isBytes
     ? Object.fromEntries(pairs.map((pair, n) => [pair, hueOf(n + 1)]))
     : { "waiting for transfers": "var(--hue1)", "everything else": "var(--bar)" };
   return [xAxis(x, isBytes ? "bytes" : "ms", { ...frame, ticks }), points.map((one, n) => {
     const parts = total(one);
     const { tpot } = one.readings;
-    if (isBytes && !parts.length) return write(left + 4, y(n) + 17, "nothing moves", { class: "nothing" });
+    const text = { class: "nothing" };
+    if (isBytes && sum(one) === 0) return write(left + 4, y(n) + 17, "nothing moves", { class: "nothing" });
     if (!isBytes && !tpot) return write(left + 4, y(n) + 17, "not timed", { class: "nothing" });
-    return [bars(parts, x, y(n), hues), !isBytes && tpot.lo !== undefined && s("line", { class: "range", x1: x(tpot.lo), x2: x(tpot.hi), y1: y(n) + ROW / 2, y2: y(n) + ROW / 2 })];
+    const tip = Math.max(x(sum(one)), isBytes ? 0 : x(tpot.hi || 0));
+    return [bars(parts, x, y(n), hues), write(tip + 5, y(n) + 17, (sum(one) > end ? "→ " : "") + format(isBytes ? "bytes" : "ms", sum(one)), text), !isBytes && tpot.lo !== undefined && s("line", { class: "range", x1: x(tpot.lo), x2: x(tpot.hi), y1: y(n) + ROW / 2, y2: y(n) + ROW / 2 })];
   })];
 };
 
 const LANES = [
   ["moved", "KV moved between tiers", "bytes per decode step"],
   ["hit", "hit rate", "pages found in the fast tier"],
-  ["time", "time per output token", "median, ms; bar: range or none"],
+  ["time", "time per output token", "median; line: range"],
 ];
 
 const laneLines = (one) => [
@@ -99,7 +110,7 @@ const laneLegend = () => {
   const entry = (hue, text) => h("li", {}, h("span", { class: "swatch", css: { background: hue } }), text);
   const { shown } = lanePoints();
   return h("ul", { class: "legend", "aria-label": "Parts of the bars" }, pairsOf(shown).map((pair, n) => entry(hueOf(n + 1), `${pair.replace("->", " → ")}`)),
-    entry("var(--hue1)", "time: waiting for transfers"), entry("var(--bar)", "time: everything else"));
+    shown.length > 0 && [entry("var(--hue1)", "time: waiting for transfers"), entry("var(--bar)", "time: everything else")]);
 };
 
 const lanesSection = () => {
@@ -114,5 +125,5 @@ const lanesSection = () => {
   };
   redo();
   onChoice(redo);
-  return section("moves", "What moves, what is found, what it costs", "Fastest first, below the dense baseline. Bytes are counted on real tensors; with several sequences in a step, a token's time is the step's.", legend, chart, more);
+  return section("moves", "What moves, what is found, what it costs", "The dense baselines, the front of the picture above, then the fastest. Bytes are counted on real tensors; with several sequences in a step, a token's time is the step's.", legend, chart, more);
 };

@@ -48,7 +48,8 @@ const drawPareto = (width) => {
   const y = scoreScale(points.map((one) => one.readings.acc), frame.bottom, frame.top);
   const front = frontOf(points, key);
   const best = winnerOf();
-  const strong = new Set([...front, ...points.filter((one) => one.isBaseline || one.cell.bound), best]);
+  const bound = bestOf(points.filter((one) => one.cell.bound && !one.isBaseline));
+  const strong = new Set([...front, ...points.filter((one) => one.isBaseline), best, bound]);
   const weak = points.filter((one) => !strong.has(one));
   const inked = points.filter((one) => strong.has(one));
   const step = front.flatMap((one, n) => {
@@ -59,10 +60,10 @@ const drawPareto = (width) => {
     x: x(one.readings[key].v), y: y(one.readings.acc.v), text: one.label, class: one === best ? "best" : "",
   }));
   return svg(width, frame.bottom + 46, `Accuracy against ${QUANTITIES[key].label}`,
-    xAxis(x, QUANTITIES[key].kind, { ...frame, title: `${better("lower")}   ${QUANTITIES[key].label}` }),
+    xAxis(x, QUANTITIES[key].kind, { ...frame, title: lowerIsBetter(QUANTITIES[key].label) }),
     yAxis(y, "score", { ...frame, title: "accuracy ↑ better" }),
     front.length > 1 && s("path", { class: "front", d: [...step, `H${frame.right}`].join("") }),
-    weak.length <= 60 && weak.map((one) => s("g", { opacity: 0.28 }, whiskers(x, y, one, key, tierHue(one)))),
+    weak.length <= 40 && weak.map((one) => s("g", { opacity: 0.28 }, whiskers(x, y, one, key, tierHue(one)))),
     weak.map((one) => dot(x, y, one, key, true)),
     inked.map((one) => whiskers(x, y, one, key, one.isBaseline ? "var(--ink)" : tierHue(one))),
     inked.map((one) => dot(x, y, one, key, false)),
@@ -74,5 +75,5 @@ const paretoNote = () => {
   const front = frontOf(state.points, state.axis);
   const many = state.points.filter((one) => one.readings.acc && one.readings[state.axis]).length;
   const simulated = state.points.some((one) => one.cell.simulated) ? " Simulated points are named so." : "";
-  return `${front.length} of ${plural(many, "point")} are on the front; the rest are dimmed. Bars: 95 % Wilson interval of the accuracy; interval or range of the cost, as the tooltip says. Hollow: the dense baseline, and bounds, which nobody can run for speed.${simulated}`;
+  return `${front.length} of ${plural(many, "point")} are on the front; the rest are dimmed. Bars: 95 % Wilson interval of the accuracy; interval or range of the cost, as the tooltip says. Hollow: the dense baseline, and bounds, which are there to compare with; the best of those is named.${simulated}`;
 };

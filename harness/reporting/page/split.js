@@ -10,7 +10,7 @@ const drawSplit = (width) => {
   const x = linear(0, Math.max(...some.map(total), 1e-9), left, width - 24);
   const bottom = 8 + some.length * ROW;
   return svg(width, bottom + 44, "Milliseconds of a decode step by what it does",
-    xAxis(x, "ms", { left, right: width - 4, top: 4, bottom, title: "← better   one decode step" }),
+    xAxis(x, "ms", { left, right: width - 4, top: 4, bottom, title: lowerIsBetter("one decode step") }),
     some.map((one, n) => {
       const y = 8 + n * ROW;
       const parts = Object.entries(one.parts);
@@ -30,7 +30,7 @@ const splitSection = () => {
   }
   const chart = sized(drawSplit);
   const batches = [...new Set(DATA.splits.map((one) => one.batch))];
-  const names = [...new Set(DATA.splits.flatMap((one) => Object.keys(one.parts).filter((name) => one.parts[name] > 0)))];
+  const names = [...Object.keys(PART_HUES), "other"].filter((name) => DATA.splits.some((one) => one.parts[name] > 0));
   return section("split", "Where a step's time goes", `${lead}This benchmark timed the rest, each part by its own: ${DATA.splits[0].title}.`,
     h("div", { class: "bar" }, choices("Sequences in a step", batches.map((one) => [one, one]), split.batch, (batch) => { split.batch = batch; redraw(chart); })),
     h("ul", { class: "legend", "aria-label": "Parts" }, names.map((name, n) => h("li", {}, h("span", { class: "swatch", css: { background: partHue(name, n) } }), name))), chart,

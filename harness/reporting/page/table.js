@@ -1,5 +1,5 @@
 // Every cell, to filter, to sort and to take along.
-const PAGE_ROWS = 100;
+const PAGE_ROWS = 40;
 const COLUMNS = [
   ["algorithm", (row) => (row.arm ? (row.isBaseline ? `${row.arm} (baseline)` : algoLabel(row)) : row.cell.what.algo)],
   ["tier", (row) => row.cell.what.tier], ["cache", (row) => row.cell.what.cache], ["task", (row) => row.cell.what.task],

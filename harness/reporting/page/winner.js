@@ -51,7 +51,8 @@ const drawAnswer = () => {
   if (!best) return nothingFits();
   const fitting = able().filter((one) => fits(one, state.limits));
   const rivals = fitting.filter((one) => one !== best && alike(one.readings[state.goal], best.readings[state.goal]));
-  const same = rivals.length ? ` Not told apart from it by this: ${listed([...new Set(rivals.map((one) => one.full))])}.` : "";
+  const few = rivals.length > 5 ? ` With n ${whole(best.readings[state.goal].n)} the best of so many is partly luck: more requests tell more apart.` : "";
+  const same = rivals.length ? ` Not told apart from it by ${GOALS.find(([key]) => key === state.goal)[1].split(" ")[1]}: ${listed([...new Set(rivals.map((one) => one.full))])}.${few}` : "";
   const unknown = LIMITS.filter(([key]) => state.limits[key] !== undefined).map(([key]) => able().length - known(able(), key).length);
   const left = Math.max(0, ...unknown);
   return h("div", { class: "answer" },
