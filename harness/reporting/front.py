@@ -35,9 +35,11 @@ class Point:
 def label_of(cell: CellShown, arm: str) -> str:
     """The algorithm and its budget; the baseline has none."""
     budget, fraction = cell.what.get("budget"), cell.what.get("fraction")
-    if arm == cell.baseline or (budget is None and fraction is None):
+    if arm == cell.baseline:
         return arm
-    return f"{arm} {budget:,}" if budget is not None else f"{arm} {100 * fraction:g} %"
+    if budget is not None:
+        return f"{arm} {budget:,}"
+    return arm if fraction is None else f"{arm} {100 * fraction:g} %"
 
 
 def groups_of(cells: Sequence[CellShown]) -> list[tuple[str, list[CellShown]]]:

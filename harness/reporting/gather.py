@@ -1,4 +1,4 @@
-"""What a report is about: the trials, the findings, and whatever could not be read, with reasons."""
+"""What a report is about: trials, findings, and whatever could not be read, with reasons."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,8 +1,9 @@
 """Pictures for papers, as PNG and SVG; needs matplotlib (extra `report`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from statistics import median
+from textwrap import fill
 from typing import Any
 
 from harness.reporting.cells import CellShown
@@ -70,6 +71,9 @@ def _pareto(cells: Sequence[CellShown], title: str) -> Any:
     tiers = sorted({str(point.cell.what.get("tier")) for point in points})
     for point in points:
         _dot(axes, point, tiers.index(str(point.cell.what.get("tier"))), point in front)
+    for point in [point for point in points if point.is_baseline][:1]:
+        at = (point.cost.value, point.accuracy.value)
+        axes.annotate(point.label, at, (6, 4), textcoords="offset points", fontsize=8)
     costs = [point.cost.value for point in front]
     axes.step(costs, [one.accuracy.value for one in front], where="post", color=SOFT, linewidth=0.8)
     for number, tier in enumerate(tiers):
@@ -79,7 +83,7 @@ def _pareto(cells: Sequence[CellShown], title: str) -> Any:
     if len(positive) == len(points) and max(positive) > 4 * min(positive):
         axes.set_xscale("log")
     axes.set(xlabel=QUANTITIES[cost].label, ylabel="accuracy")
-    axes.set_title(_wrapped(title), loc="left", fontsize=9)
+    _name(figure, title)
     return figure
 
 
@@ -131,26 +135,29 @@ def _lengths(cells: Sequence[CellShown]) -> Any:
 
 
 def _moved(cells: Sequence[CellShown], title: str) -> Any:
-    """Bytes that a decode step moves between tiers, stacked by pair."""
-    shown = [
-        (f"{label_of(cell, name)}, {cell.what.get('tier')}", arm.moved)
-        for cell in cells
-        for name, arm in cell.arms.items()
-        if any(one.value for one in arm.moved.values())
-    ][:MOST_ROWS]
+    """Bytes that a decode step moves between tiers, stacked by pair; a baseline once a tier."""
+    arms: dict[tuple[str, str], Mapping[str, Reading]] = {}
+    for cell in cells:
+        for name, arm in cell.arms.items():
+            who = "" if name == cell.baseline else cell.id
+            if any(one.value for one in arm.moved.values()):
+                arms.setdefault(
+                    (f"{label_of(cell, name)}, {cell.what.get('tier')}", who), arm.moved
+                )
+    shown = sorted(arms.items(), key=lambda item: sum(one.value for one in item[1].values()))
     if not shown:
         return None
-    figure, (axes,) = _figure(6.4, 1.2 + 0.25 * len(shown))
-    left = [0.0] * len(shown)
-    for number, pair in enumerate(sorted({pair for _, moved in shown for pair in moved})):
-        widths = [moved[pair].value / 2**20 if pair in moved else 0 for _, moved in shown]
-        axes.barh(range(len(shown)), widths, left=left, height=0.7, color=_hue(number), label=pair)
+    names, moves = [name for (name, _), _ in shown[-MOST_ROWS:]], [m for _, m in shown[-MOST_ROWS:]]
+    figure, (axes,) = _figure(6.4, 1.5 + 0.24 * len(names))
+    left = [0.0] * len(names)
+    for number, pair in enumerate(sorted({key for m in moves for key in m if m[key].value})):
+        widths = [m[pair].value / 2**20 if pair in m else 0.0 for m in moves]
+        axes.barh(range(len(names)), widths, left=left, height=0.7, color=_hue(number), label=pair)
         left = [at + width for at, width in zip(left, widths, strict=True)]
-    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
-    axes.invert_yaxis()
+    axes.set_yticks(range(len(names)), names)
     axes.set_xlabel("MiB moved per decode step")
-    axes.set_title(_wrapped(title), loc="left", fontsize=9)
-    axes.legend()
+    _name(figure, title)
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
@@ -173,8 +180,9 @@ def _latency(cells: Sequence[CellShown], title: str) -> Any:
             dashes = DASHES[number % len(DASHES)]
             axes.step(values, ranks, where="post", color=hue, linestyle=dashes, lw=1.3, label=label)
         axes.set(xlabel=f"{latency.upper()}, ms", ylabel="share of requests", ylim=(0, 1.02))
-    panels[0].set_title(_wrapped(title), loc="left", fontsize=9)
-    panels[1].legend(fontsize=7)
+    _name(figure, title)
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=7)
     return figure
 
 
@@ -186,13 +194,13 @@ def _shape(number: int) -> str:
     return SHAPES[number % len(SHAPES)]
 
 
-def _wrapped(title: str) -> str:
-    """A title without the marks by which matplotlib knows formulas."""
-    return title.replace("$", r"\$")
+def _name(figure: Any, title: str) -> None:
+    """A title at the left, without the mark by which matplotlib knows formulas."""
+    figure.suptitle(fill(title.replace("$", r"\$"), 90), x=0.01, ha="left", fontsize=9)
 
 
 def _saved(figure: Any, kind: str) -> bytes:
     buffer = BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+    figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()

@@ -8,7 +8,7 @@ from harness.accuracy import wilson
 from harness.metric import Interval, Metric
 from harness.record import Arm, RunRecord
 
-SOURCES = {"client": "timed or scored by the client", "accounting": "counted on real tensors"}
+SOURCES = {"client": "seen by the client", "accounting": "counted on real tensors"}
 BY_DEFINITION = "1 by definition: it is the baseline"
 
 

@@ -18,7 +18,7 @@ def write_report(
 ) -> Path:
     """Write all files to `out`, and a site to `static`; the path of the page."""
     gathered = gather(sources)
-    lines, problems = history(baselines)
+    lines, problems = history(baselines, gathered.seen)
     gathered.damaged += problems
     cells = all_cells(gathered)
     drawn = pictures(cells)
@@ -33,7 +33,7 @@ def write_report(
 
 
 def _write(folder: Path, files: Mapping[str, bytes], figures: Mapping[str, bytes]) -> None:
-    for name, content in (
-        files | {f"figures/{name}": one for name, one in figures.items()}
-    ).items():
+    for name, content in files.items():
         replace_durably(folder / name, content)
+    for name, content in figures.items():
+        replace_durably(folder / "figures" / name, content)

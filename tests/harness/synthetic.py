@@ -4,7 +4,7 @@ import random
 from collections import Counter, defaultdict
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from itertools import product
+from itertools import pairwise, product
 
 from harness.outcome import ArmResult, Outcome
 from harness.record import Budget
@@ -117,7 +117,7 @@ def _arm(name, tier, length, share, tpot_ms, chance, rng) -> ArmResult:
     hit = 1.0 if len(tiers) == 1 else min(1.0, 0.55 + 0.4 * (1 - share) * rng.uniform(0.9, 1.0))
     wanted = max(1, read // 4096) * steps
     moved: Counter[str] = Counter()
-    for above, below in zip(tiers, tiers[1:], strict=False):
+    for above, below in pairwise(tiers):
         moved[f"{below}->{above}"] = int((1 - hit) * read * steps * (1 if below == "cpu" else 0.3))
         moved[f"{above}->{below}"] = int(0.02 * read * steps)
     exposed_s = 0.0 if len(tiers) == 1 else 0.3 * (1 - hit) * tpot_ms * steps / 1e3

@@ -47,10 +47,10 @@ const placeLabels = (wanted, bounds) => {
     if (placed.some((other) => other.text === one.text && Math.hypot(other.x - one.x, other.y - one.y) < 60)) return [];
     const w = one.text.length * 6.6 + 4;
     const places = [
-      { x: one.x + 9, y: one.y - 8, anchor: "start" },
-      { x: one.x - 9 - w, y: one.y - 8, anchor: "end" },
       { x: one.x + 5, y: one.y - 24, anchor: "start" },
       { x: one.x + 5, y: one.y + 8, anchor: "start" },
+      { x: one.x + 9, y: one.y - 8, anchor: "start" },
+      { x: one.x - 9 - w, y: one.y - 8, anchor: "end" },
       { x: one.x - 5 - w, y: one.y - 24, anchor: "end" },
       { x: one.x - 5 - w, y: one.y + 8, anchor: "end" },
     ];

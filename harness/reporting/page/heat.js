@@ -42,8 +42,9 @@ const drawHeat = () => {
   const cells = heatCells();
   if (!cells.length) return [h("p", { class: "absent" }, "No scored cell here says how long its prompts were.")];
   const at = new Map(cells.map((one) => [[one.name, one.budget, one.length].join("\n"), one]));
-  const number = (budget) => Number(budget.replace(/[^\d.]/g, "")) || 0;
-  const budgets = [...new Set(cells.map((one) => one.budget))].sort((a, b) => number(a) - number(b));
+  // What has no budget stands last: mostly the baseline alone.
+  const number = (budget) => Number(budget.replace(/[^\d.]/g, "")) || Infinity;
+  const budgets = [...new Set(cells.map((one) => one.budget))].sort((a, b) => (a === b ? 0 : number(a) < number(b) ? -1 : 1));
   const lengthsOf = new Map(budgets.map((budget) => [budget, [...new Set(cells.filter((one) => one.budget === budget).map((one) => one.length))].sort((a, b) => a - b)]));
   const columns = budgets.flatMap((budget) => lengthsOf.get(budget).map((length, n) => ({ budget, length, first: n === 0 })));
   const mean = new Map();

@@ -31,7 +31,7 @@ const withRange = (key, one) => {
 const inWords = (best) => {
   const says = [
     ["acc", (one) => `accuracy ${withRange("acc", one)}`],
-    ["tpot_ratio", (one) => `TPOT ${withRange("tpot_ratio", one)} of dense`],
+    ["tpot_ratio", (one) => `TPOT ${format("ratio", one.v)} dense${one.lo === undefined ? "" : ` [${interval("ratio", one)}]`}`],
     ["kv", (one) => `${format("bytes", one.v)} of KV read per step`],
     ["hbm", (one) => `HBM peak ${format("bytes", one.v)}`],
   ];
