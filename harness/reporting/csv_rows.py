@@ -40,11 +40,11 @@ def rows_of(cell: CellShown) -> Iterator[dict[str, Any]]:
         "status": "ok" if cell.valid else last.status,
         "current": cell.current,
         "simulated": cell.simulated,
-        "bound": cell.bound,
         "reasons": harmless("; ".join(last.reasons)),
     }
     for name, arm in cell.arms.items():
-        yield {**first, "arm": harmless(name), **numbers_of(arm)}
+        bound = cell.bound and name != cell.baseline
+        yield {**first, "arm": harmless(name), "bound": bound, **numbers_of(arm)}
     if not cell.arms:
         yield first
 

@@ -31,6 +31,11 @@ class Point:
         """Whether this is what the others are compared with."""
         return self.arm == self.cell.baseline
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether this is there only to compare with; the baseline of a bound is none."""
+        return self.cell.bound and not self.is_baseline
+
 
 def label_of(cell: CellShown, arm: str) -> str:
     """The algorithm and its budget; the baseline has none."""
@@ -71,7 +76,7 @@ def cost_of(cells: Sequence[CellShown]) -> str:
 def front_of(points: Sequence[Point]) -> list[Point]:
     """By rising cost, the points with more accuracy than all cheaper ones; bounds take no part."""
     front: list[Point] = []
-    able = [point for point in points if not point.cell.bound]
+    able = [point for point in points if not point.is_bound]
     for point in sorted(able, key=lambda one: (one.cost.value, -one.accuracy.value)):
         if not front or point.accuracy.value > front[-1].accuracy.value:
             front.append(point)

@@ -92,7 +92,7 @@ def _dot(axes: Any, point: Point, tier: int, strong: bool) -> None:
     if strong:
         axes.errorbar(*at, xerr=_error(point.cost), yerr=_error(point.accuracy), color=hue, lw=0.9)
         axes.annotate(point.label, at, (6, 4), textcoords="offset points", fontsize=8)
-    fill = "white" if point.is_baseline or point.cell.bound else hue
+    fill = "white" if point.is_baseline or point.is_bound else hue
     style = {"markerfacecolor": fill, "markeredgecolor": hue, "alpha": 1 if strong else 0.25}
     axes.plot(*at, linestyle="", marker=_shape(tier), markersize=5.5, **style)
 

@@ -62,7 +62,7 @@ def _renamed(one: Seen, number: int) -> Seen:
     system = record.system.model_copy(
         update={"cache": CACHES[number // NUM_DISTINCT % len(CACHES)]}
     )
-    named = cell(experiment="sweep").model_copy(update={"hash": f"{number:064x}"})
+    named = cell(experiment="sweep").model_copy(update={"hash": f"{number:016x}" * 4})
     copied = record.model_copy(update={"system": system, "cell": named})
     return replace(one, place=f"sweep/{number:016x}/{record.run.uid[:8]}", record=copied)
 

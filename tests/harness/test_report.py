@@ -135,9 +135,8 @@ def test_another_commit_is_another_cell_and_the_later_one_counts() -> None:
     older = seen(cell=cell().model_copy(update={"code": "d" * 64}))
     late = facts().started_at.replace(year=2027)
     newer = seen(started_at=late, ended_at=late)
-    first, second = cells_of([newer, older])
-    assert not first.current
-    assert second.current
+    current = {one.trials[0].place: one.current for one in cells_of([newer, older])}
+    assert current == {older.place: False, newer.place: True}
 
 
 def test_the_interval_of_several_tasks_counts_every_answer_once() -> None:
@@ -158,7 +157,7 @@ def test_an_ecdf_keeps_its_ends_and_its_number() -> None:
 
 def test_no_point_off_the_front_is_better_than_one_on_it() -> None:
     cells = cells_of(sweep(60))
-    points = [point for point in points_of(cells, "tpot_ratio") if not point.cell.bound]
+    points = [point for point in points_of(cells, "tpot_ratio") if not point.is_bound]
     front = front_of(points)
     assert 1 < len(front) < len(points)
     for point in points:
@@ -172,8 +171,13 @@ def test_no_point_off_the_front_is_better_than_one_on_it() -> None:
 def test_a_bound_is_never_on_the_front() -> None:
     cells = cells_of(sweep(120))
     points = points_of(cells, "tpot_ratio")
-    assert any(point.cell.bound for point in points)
-    assert not any(point.cell.bound for point in front_of(points))
+    bounds = [point for point in points if point.is_bound]
+    assert bounds
+    first = front_of(points)[0]
+    named = [replace(one, cell=replace(one.cell, bound=one == first)) for one in points]
+    front = front_of(named)
+    assert front[0].cell.id != first.cell.id
+    assert not any(point.is_bound for point in front)
 
 
 def test_a_record_cannot_end_the_element_that_holds_it() -> None:

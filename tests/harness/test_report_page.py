@@ -93,7 +93,10 @@ def test_a_page_may_not_ask_for_anything_even_if_told_to(tab: Tab, tmp_path: Pat
     # An address that needs no network: only the policy of the page can refuse it.
     assert tab.evaluate(told) == "was stopped"
     tab.evaluate(f"document.body.insertAdjacentHTML('beforeend', {json.dumps(EVIL)})")
-    assert tab.evaluate("new Promise((done) => setTimeout(() => done(document.title), 300))") == "report"
+    assert (
+        tab.evaluate("new Promise((done) => setTimeout(() => done(document.title), 300))")
+        == "report"
+    )
 
 
 def test_what_a_record_says_is_never_run(tab: Tab, tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_a_limit_changes_the_winner_and_the_words(tab: Tab, tmp_path: Path) -> N
 
 
 def test_the_table_filters_sorts_and_leaves(tab: Tab, tmp_path: Path) -> None:
-    tab.open(written(tmp_path, of(*sweep(40))))
+    tab.open(written(tmp_path, of(*sweep(90))))
     cells = (
         "[...document.querySelectorAll('.cells tbody tr')].map((row) => row.cells[%d].innerText)"
     )
@@ -156,9 +159,10 @@ def test_the_table_filters_sorts_and_leaves(tab: Tab, tmp_path: Path) -> None:
     names = tab.evaluate(cells % 0)
     assert names
     assert all(name.startswith("quest") for name in names)
+    before = [float(text.rstrip("\u00d7")) for text in tab.evaluate(cells % 6)]
     tab.evaluate("document.querySelectorAll('.cells thead button')[6].click()")
     ratios = [float(text.rstrip("\u00d7")) for text in tab.evaluate(cells % 6)]
-    assert ratios == sorted(ratios)
+    assert ratios == sorted(before) != before
     assert tab.evaluate("document.querySelectorAll('.cells th')[6].ariaSort") == "ascending"
     link = "(() => { const a = document.querySelector('#table a');"
     link += " a.addEventListener('click', (event) => event.preventDefault()); a.click();"
@@ -190,6 +194,9 @@ def test_a_keyboard_reaches_a_cell_and_leaves_it(tab: Tab, tmp_path: Path) -> No
     assert "python harness/run.py algo=" in tab.evaluate("document.querySelector('pre').innerText")
     tab.press("Escape")
     assert not tab.evaluate("document.querySelector('dialog').open")
+    assert tab.evaluate(
+        "[...document.querySelectorAll('#moves .hit-area')].every(({tabIndex: i}) => !i)"
+    )
 
 
 def test_light_and_dark_are_the_system_s_until_one_is_chosen(tab: Tab, tmp_path: Path) -> None:

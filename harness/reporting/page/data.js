@@ -15,6 +15,8 @@ const rows = DATA.cells.flatMap((cell, number) =>
     isBaseline: arm === cell.baseline,
   })));
 
+// The baseline of a bound is no bound.
+const isBound = (row) => Boolean(row.cell.bound) && !row.isBaseline;
 const get = (row, key) => unpack((row.parts.m || {})[key]);
 const value = (row, key) => ((row.parts.m || {})[key] || [])[0];
 
@@ -27,7 +29,7 @@ const algoLabel = (row) => {
   if (row.isBaseline) return row.arm;
   const name = row.arm === "dense" ? row.cell.what.algo : row.arm;
   const budget = budgetOf(row.cell.what);
-  return `${name}${budget && ` ${budget}`}${row.cell.bound ? " (bound)" : ""}`;
+  return `${name}${budget && ` ${budget}`}${isBound(row) ? " (bound)" : ""}`;
 };
 
 // The axes on which the rows of a group differ beside algorithm, budget and tier.

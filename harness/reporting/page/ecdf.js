@@ -8,7 +8,7 @@ const ecdfPoints = (name) => {
   const front = frontOf(have, state.axis);
   const best = winnerOf();
   const first = [best, ...front].filter((one) => one && have.includes(one) && !one.isBaseline);
-  const others = have.filter((one) => !one.isBaseline && !one.cell.bound);
+  const others = have.filter((one) => !one.isBaseline && !isBound(one));
   const dense = have.filter((one) => one.isBaseline).slice(0, 1);
   return { have, lines: [...dense, ...[...new Set([...first, ...others])].slice(0, MOST_LINES)] };
 };

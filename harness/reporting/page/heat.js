@@ -12,7 +12,7 @@ const heatCells = () => {
     const { length } = row.cell.what;
     if (!reading || length === undefined) continue;
     const budget = row.isBaseline ? "" : budgetOf(row.cell.what);
-    const key = JSON.stringify([row.cell.bound && !row.isBaseline ? `${row.arm} (bound)` : row.arm, budget, length]);
+    const key = JSON.stringify([isBound(row) ? `${row.arm} (bound)` : row.arm, budget, length]);
     if (!found.has(key)) found.set(key, []);
     found.get(key).push(reading);
   }

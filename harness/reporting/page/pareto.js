@@ -3,7 +3,7 @@ const isLower = (key) => QUANTITIES[key].better !== "higher";
 
 // No other is as accurate for less, or more accurate for as little. Bounds take no part.
 const frontOf = (points, key) => {
-  const able = points.filter((one) => one.readings.acc && one.readings[key] && !one.cell.bound);
+  const able = points.filter((one) => one.readings.acc && one.readings[key] && !isBound(one));
   const sorted = [...able].sort((a, b) => a.readings[key].v - b.readings[key].v || b.readings.acc.v - a.readings.acc.v);
   const front = [];
   for (const one of sorted) if (!front.length || one.readings.acc.v > front[front.length - 1].readings.acc.v) front.push(one);
@@ -30,7 +30,7 @@ const dot = (x, y, one, key, dimmed) => {
   const hue = one.isBaseline ? "var(--ink)" : tierHue(one);
   return mark(tierShape(one), x(one.readings[key].v), y(one.readings.acc.v), dimmed ? 4 : 5.5, {
     class: dimmed ? "mark dim" : "mark",
-    fill: one.isBaseline || one.cell.bound ? "var(--paper)" : hue,
+    fill: one.isBaseline || isBound(one) ? "var(--paper)" : hue,
     stroke: hue,
     ...reachable(one, lines),
     // A keyboard visits the front; the table below has every point.
@@ -48,7 +48,7 @@ const drawPareto = (width) => {
   const y = scoreScale(points.map((one) => one.readings.acc), frame.bottom, frame.top);
   const front = frontOf(points, key);
   const best = winnerOf();
-  const bound = bestOf(points.filter((one) => one.cell.bound && !one.isBaseline));
+  const bound = bestOf(points.filter((one) => isBound(one) && !one.isBaseline));
   const strong = new Set([...front, ...points.filter((one) => one.isBaseline), best, bound]);
   const weak = points.filter((one) => !strong.has(one));
   const inked = points.filter((one) => strong.has(one));

@@ -5,7 +5,7 @@ const meets = (one, key, limit) => {
   return Boolean(found) && (key === "acc" ? found.v >= limit : found.v <= limit);
 };
 const fits = (one, limits) => LIMITS.every(([key]) => meets(one, key, limits[key]));
-const able = () => state.points.filter((one) => !one.cell.bound && one.readings.acc);
+const able = () => state.points.filter((one) => !isBound(one) && one.readings.acc);
 
 const compareBy = (goal) => (a, b) => {
   const order = [goal, "acc", "tpot_ratio", "kv", "memory"];
