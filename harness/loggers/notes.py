@@ -1,6 +1,7 @@
 """What is noted beside the trials of a cell: which logger has which of them, and why one has not.
 
-A note is `<experiment>/<cell>/.sync/<trial>.<logger>.json`, outside of the trial, which never changes.
+A note is `<experiment>/<cell>/.sync/<trial>.<logger>.json`: outside of the trial, which never
+changes.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Sends a trial that is in the store to a logger: in time or not at all, and never with a failure."""
+"""Sends a trial of the store to a logger: in time or not at all, and nothing here ever raises."""
 
 import json
 import os

@@ -19,19 +19,24 @@ class TensorBoard(Logger):
         """See Logger."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.plugins.text.summary import pb
+        from tensorboard.compat.proto.tensor_pb2 import TensorProto
+        from tensorboard.plugins.text.metadata import create_summary_metadata
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         record, cell = trial.record, trial.cell_folder
         target = Path(self.folder) / cell.parent.name / cell.name / trial.folder.name
         target.parent.mkdir(parents=True, exist_ok=True)
         values = [Summary.Value(tag=k, simple_value=v) for k, v in numbers(record).items()]
-        config = pb("cfg", f"```\n{json.dumps(record.config.resolved, indent=1)}\n```")
+        text = f"```\n{json.dumps(record.config.resolved, indent=1)}\n```"
+        config = Summary.Value(
+            tag="cfg",
+            tensor=TensorProto(dtype="DT_STRING", string_val=[text.encode()]),
+            metadata=create_summary_metadata("cfg", ""),
+        )
         with TemporaryDirectory(dir=target.parent, prefix=".tmp-") as temporary:
             writer = EventFileWriter(temporary)
-            for summary in (Summary(value=values), config):
-                wall_time = record.run.ended_at.timestamp()
-                writer.add_event(Event(wall_time=wall_time, step=0, summary=summary))
+            wall_time, summary = record.run.ended_at.timestamp(), Summary(value=[*values, config])
+            writer.add_event(Event(wall_time=wall_time, step=0, summary=summary))
             writer.close()
             target.mkdir(exist_ok=True)
             for old in target.iterdir():

@@ -1,15 +1,15 @@
-"""Weights & Biases: a run for each trial, with its numbers, samples and folder; offline by default."""
+"""Weights & Biases: a run for each trial, with its numbers, samples and folder."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from harness.build import options
 from harness.loggers.base import Logger, numbers
 from harness.record import RunRecord, Sample
 from harness.stored.identity import SHORT
 from harness.stored.trials import Trial
+from memory_tiers.base import options
 
 MODES = ("offline", "online")
 COLUMNS = tuple(Sample.model_fields)
