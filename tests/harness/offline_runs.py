@@ -69,8 +69,8 @@ def read_run(path: Path) -> OfflineRun:
                 run.summary |= values(record.history.item)
             case "exit":
                 run.exit_code = record.exit.exit_code
-            case "request" if record.request.WhichOneof("request_type") == "log_artifact":
-                run.artifacts.append(record.request.log_artifact.artifact.name)
+            case "artifact":
+                run.artifacts.append(record.artifact.name)
     return run
 
 

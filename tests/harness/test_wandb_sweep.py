@@ -92,6 +92,8 @@ def drive_agent(
     environment = {
         "WANDB_MODE": "offline",
         "WANDB_DIR": str(folder),
+        "WANDB_CACHE_DIR": str(folder / "cache"),
+        "WANDB_DATA_DIR": str(folder / "data"),
         "WANDB_SILENT": "true",
         "WANDB_SWEEP_ID": "sweep1",
         "WANDB_PROJECT": "kvloom",
