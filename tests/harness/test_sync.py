@@ -28,8 +28,8 @@ def test_a_command_over_its_time_leaves_nothing_running(tmp_path: Path) -> None:
         f"open({str(told)!r}, 'w').write(f'{{os.getpid()}} {{c.pid}}')\n"
         "time.sleep(60)\n"
     )
-    reason = run_limited([sys.executable, "-c", program], "", os.environ, timeout_s=3)
-    assert reason == "not done after 3 s"
+    reason = run_limited([sys.executable, "-c", program], "", os.environ, timeout_s=10)
+    assert reason == "not done after 10 s"
     pids = [int(pid) for pid in told.read_text().split()]
     assert len(pids) == 2
     assert not [pid for pid in pids if psutil.pid_exists(pid) and not is_zombie(pid)]
@@ -52,7 +52,7 @@ def test_the_reason_of_a_failure_is_one_line() -> None:
 def test_sync_sends_a_logger_what_it_has_not_got_and_names_what_is_damaged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    store, changes = tmp_path / "store", (f"target.folder={tmp_path}/tb",)
+    store, changes = tmp_path / "store", (f"target.folder={tmp_path}/tb", "timeout_s=300")
     first, second = written(store), written(store)
     assert send(first, logger("tensorboard", f"logger.target.folder={tmp_path}/tb")) is None
     assert replay(store, "tensorboard", again=False, changes=changes) == 0

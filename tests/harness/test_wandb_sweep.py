@@ -24,7 +24,12 @@ from tests.harness.offline_runs import offline_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = sorted((ROOT / "conf" / "sweeps").glob("*.yaml"))
-SMALL = {"task.num_samples": 1, "task.length": 512, "load.warmup_tokens": 64}
+SMALL = {
+    "task.num_samples": 1,
+    "task.length": 512,
+    "load.warmup_tokens": 64,
+    "logger.timeout_s": 300,
+}
 each_sweep = pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 
 

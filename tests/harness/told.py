@@ -11,9 +11,14 @@ from harness.settings import LoggerSettings
 from harness.stored.trials import read_trial, write_trial
 from tests.harness.facts import facts
 
+# A crowded machine is slow at importing; the limit itself has tests of its own.
+PATIENT = "logger.timeout_s=300"
+
 
 def logger(name: str, *overrides: str) -> LoggerSettings:
-    return LoggerSettings.model_validate(composed([f"logger={name}", *overrides])["logger"])
+    return LoggerSettings.model_validate(
+        composed([f"logger={name}", PATIENT, *overrides])["logger"]
+    )
 
 
 def written(root: Path, **changes: Any) -> Path:
