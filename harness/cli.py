@@ -18,6 +18,7 @@ from rich.console import Console
 from harness.build import build
 from harness.cell import prepare, run_cell
 from harness.fidelity_picture import pictures
+from harness.loggers.send import send
 from harness.record import RunRecord
 from harness.settings import Settings, validated
 from harness.stored.trials import RECORD, UNNAMED, write_trial
@@ -80,6 +81,8 @@ def _run(config: DictConfig) -> int:
         trace.save(where)
         console.print(f"trace: {where}", soft_wrap=True, highlight=False, markup=False)
     console.print(str(path), soft_wrap=True, highlight=False, markup=False)
+    if reason := send(folder, settings.logger):
+        _complain(f"logger={settings.logger.name}: {reason}; python harness/sync.py sends it later")
     return _exit_code(record)
 
 

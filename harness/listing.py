@@ -59,6 +59,8 @@ def options() -> Iterator[Option]:
     defaults = defaults_of(read_option(CONF / "run.yaml"))
     for path in sorted(CONF.glob("*/**/*.yaml"), key=lambda one: (one.parent.as_posix(), one.name)):
         group = path.parent.relative_to(CONF).as_posix()
+        if group.partition("/")[0] not in defaults:
+            continue
         yield Option(group, path.stem, defaults.get(group) == path.stem, meaning(path))
 
 

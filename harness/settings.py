@@ -192,6 +192,17 @@ class Named(Strict):
     name: str
 
 
+class LoggerSettings(Strict):
+    """Who is told of a finished run; target: None tells nobody.
+
+    timeout_s: how long telling may take before it is given up, for `harness/sync.py` to do later.
+    """
+
+    name: str = Field(pattern=r"^\w+$")
+    target: Component | None
+    timeout_s: float = Field(gt=0, allow_inf_nan=False)
+
+
 class SweepSettings(Strict):
     """The place of a run among others. name: of the folder of its trials, None for the experiment.
 
@@ -221,7 +232,7 @@ class Settings(Strict):
     task: Component
     load: LoadSettings
     protocol: ProtocolSettings
-    logger: Named
+    logger: LoggerSettings
     trace: TraceSettings
     probe: ProbeSettings
     hardware: HardwareSettings
