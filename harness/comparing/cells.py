@@ -73,9 +73,10 @@ def compare_cell(
     if reasons:
         return [run_finding(cell.named, "not_comparable", "; ".join(reasons))]
     return [
+        *_dropped(cell),
         *_accuracy(usable, options),
         *_counters(usable, options),
-        *_latencies(usable, options, noise, judged),
+        *_latencies(cell, usable, options, noise, judged),
     ]
 
 
@@ -125,6 +126,17 @@ def _unusable(cell: CellSides, options: Options) -> Iterator[Finding]:
             yield run_finding(cell.named, "not_comparable", detail, metric=side)
 
 
+def _dropped(cell: CellSides) -> Iterator[Finding]:
+    """Runs that are left out beside valid ones; one that broke off is told by the exit code."""
+    for side, trials in (("base", cell.base), ("candidate", cell.candidate)):
+        for trial in trials:
+            if reasons := reasons_against_run(trial.record):
+                failed = trial.record.run.status != "ok"
+                found: FindingClass = "errored" if failed else "not_comparable"
+                detail = f"left out: {'; '.join(reasons)}"
+                yield run_finding(cell.named, found, detail, gated=failed, metric=side)
+
+
 def _accuracy(cell: CellSides, options: Options) -> list[Finding]:
     base, candidate = (
         scored([sample for trial in trials for sample in samples_of(trial, options.arm)])
@@ -162,28 +174,34 @@ def _counters(cell: CellSides, options: Options) -> list[Finding]:
 
 
 def _latencies(
-    cell: CellSides, options: Options, noise: Noise, judged: Judged | None
+    cell: CellSides, usable: CellSides, options: Options, noise: Noise, judged: Judged | None
 ) -> list[Finding]:
-    base, candidate = cell.base[0].record, cell.candidate[0].record
-    reasons = reasons_against_times(base, candidate)
+    """The pairs of all rounds of a cell; one with a side that may not be used has no value."""
+    base, like = usable.base[0].record, usable.candidate[0].record
+    reasons = reasons_against_times(base, like)
     if reasons:
         return [run_finding(cell.named, "not_comparable", "; ".join(reasons), metric="latency")]
-    rule = options.rule
-    ours, theirs = costs(cell, options.gated, options.arm)
-    in_turns = judged is not None
+    rule, names = options.rule, options.gated
+    ours, theirs = costs(cell, names, options.arm)
+    in_turns = judged is not None or interleaved(cell)
     if judged is None:
         logs_MN = np.log(theirs) - np.log(ours)
-        margin_M = rule.margin_M(noise.of(options.gated))
-        judged = Judged(decide(logs_MN, margin_M, rule), logs_MN, None)
-    values = medians(ours, candidate, options.gated), medians(theirs, candidate, options.gated)
-    gated = latency_findings(cell.named, options.gated, candidate, values, judged, rule)
-    if not in_turns and not interleaved(cell):
+        judged = Judged(decide(logs_MN, rule.margin_M(noise.of(names)), rule), logs_MN, None)
+    values = medians(ours, like, names), medians(theirs, like, names)
+    gated = latency_findings(cell.named, names, like, values, judged, rule)
+    if not in_turns:
         gated = doubtful(gated, NOT_INTERLEAVED)
-    ours, theirs = costs(cell, options.shown, options.arm)
-    values = medians(ours, candidate, options.shown), medians(theirs, candidate, options.shown)
+    return [*gated, *_shown(cell, options, like)]
+
+
+def _shown(cell: CellSides, options: Options, like: RunRecord) -> list[Finding]:
+    names = [name for name in options.shown if name not in options.gated]
+    if not names:
+        return []
+    ours, theirs = costs(cell, names, options.arm)
+    values = medians(ours, like, names), medians(theirs, like, names)
     logs_MN = np.log(theirs) - np.log(ours)
-    shown = shown_findings(cell.named, options.shown, candidate, values, logs_MN, rule)
-    return [*gated, *shown]
+    return shown_findings(cell.named, names, like, values, logs_MN, options.rule)
 
 
 def costs(cell: CellSides, names: Sequence[str], arm: str | None) -> tuple[Floats, Floats]:
@@ -219,7 +237,7 @@ def interleaved(cell: CellSides) -> bool:
 
 
 def _taken(record: RunRecord, names: Sequence[str], named: str | None) -> Floats:
-    arm = arm_of(record, named)
+    arm = None if reasons_against_run(record) else arm_of(record, named)
     return taken({} if arm is None else arm.metrics, names)
 
 

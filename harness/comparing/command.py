@@ -2,7 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -24,9 +25,8 @@ def main(words: Sequence[str], launched: Launch = launch, repository: Path = ROO
     console = Console(soft_wrap=False)
     name, rest = (words[0], words[1:]) if words and words[0] in COMMANDS else ("compare", words)
     try:
-        signal.signal(signal.SIGINT, _stop)
-        signal.signal(signal.SIGTERM, _stop)
-        return COMMANDS[name](rest, launched, repository, console)
+        with _stopped_once():
+            return COMMANDS[name](rest, launched, repository, console)
     except ValueError as error:
         _complain(error)
         return USAGE
@@ -109,11 +109,23 @@ def _complain(error: Exception) -> None:
     print(f"kvloom: {' '.join(str(error).split())}", file=sys.stderr)
 
 
-def _stop(_: int, __: FrameType | None) -> None:
-    """Stop, once: what clears up must not be stopped by the second Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+@contextmanager
+def _stopped_once() -> Iterator[None]:
+    """Ctrl-C and SIGTERM stop, once: what clears up is not stopped by the second one."""
+
+    def stop(_: int, __: FrameType | None) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 Command = Callable[[Sequence[str], Launch, Path, Console], int]

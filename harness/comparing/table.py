@@ -16,15 +16,27 @@ STYLES = {
     "suspicious": "yellow",
     "improvement": "green",
 }
-HEADINGS = ("metric", "base", "candidate", "change", "interval", "margin", "verdict")
+# Units that a reader sees from the name.
+UNNAMED = frozenset({"", "score", "fraction", "ratio"})
+NARROWEST = 18
+HEADINGS = ("metric", "base", "candidate", "change", "interval", "verdict")
 
 
 def render(comparison: Comparison, console: Console) -> None:
     """Print what was found, cell by cell."""
     for label, findings in cells(comparison).items():
-        shown = Table(title=label, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in HEADINGS:
-            shown.add_column(heading, overflow="fold", no_wrap=heading in ("metric", "verdict"))
+        shown = Table(
+            *HEADINGS,
+            title=label,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for column in shown.columns:
+            column.no_wrap, column.overflow = column.header != "metric", "fold"
+        shown.columns[0].min_width = NARROWEST
         for finding in told(findings):
             style = STYLES.get(finding.found, "" if finding.gated else "dim")
             shown.add_row(*map(Text, row(finding)), style=style)
@@ -62,14 +74,15 @@ def row(finding: Finding) -> tuple[str, ...]:
     difference = finding.kind == "accuracy"
     interval = ""
     if finding.lower is not None and finding.upper is not None:
-        interval = f"{_change(finding.lower, difference)} .. {_change(finding.upper, difference)}"
+        ends = (finding.lower, finding.upper)
+        interval = ", ".join(_change(end, difference).removesuffix(" %") for end in ends)
+        interval = f"[{interval}]" if difference else f"[{interval}] %"
     return (
         finding.metric,
         _value(finding.base, finding.unit),
-        _value(finding.candidate, finding.unit),
+        _value(finding.candidate, ""),
         _change(finding.change, difference),
         interval,
-        "" if finding.margin is None else _change(finding.margin, difference).lstrip("+"),
         finding.found if finding.gated else f"({finding.found})",
     )
 
@@ -109,6 +122,8 @@ def _is_equal_counter(finding: Finding) -> bool:
 
 def _power(finding: Finding) -> list[str]:
     said = []
+    if finding.margin is not None:
+        said.append(f"margin {_change(finding.margin, False).removeprefix('+')}")
     if finding.detectable is not None:
         said.append(f"{finding.n} rounds find {_change(finding.detectable, False)} or more")
     if finding.p is not None:
@@ -123,7 +138,8 @@ def _line(parts: "list[str] | tuple[str, ...]") -> str:
 
 
 def _value(value: float | None, unit: str) -> str:
-    return "-" if value is None else f"{value:,.4g} {unit}".rstrip()
+    shown = "" if unit in UNNAMED else f" {unit}"
+    return "-" if value is None else f"{value:,.4g}{shown}"
 
 
 def _change(value: float | None, difference: bool) -> str:

@@ -47,12 +47,13 @@ class KeptScore(Part):
 
 
 class Baseline(Part):
-    """An accepted run. metrics: latencies, which only the same hardware may be held to."""
+    """An accepted run, `started_at` once. metrics: latencies, for the same hardware only."""
 
     key: Key
     label: str
     reason: str
     accepted_at: AwareDatetime
+    started_at: AwareDatetime
     run: str
     sha: str | None
     metrics: dict[str, float]
@@ -95,6 +96,7 @@ def accept(folder: Path, trial: Trial, reason: str, arm: str | None = None) -> B
         label=label_of(record),
         reason=reason,
         accepted_at=datetime.now(UTC),
+        started_at=record.run.started_at,
         run=record.run.uid,
         sha=None if record.env.git is None else record.env.git.sha,
         metrics=latencies_of(record, arm),

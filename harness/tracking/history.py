@@ -43,14 +43,20 @@ class Series:
 
     @property
     def since_accepted(self) -> tuple[Row, ...]:
-        """The valid runs since the last mark; before it, something else was expected."""
-        start = self.marks[-1].accepted_at if self.marks else None
-        accepted_run = self.marks[-1].run if self.marks else None
-        return tuple(
-            row
-            for row in self.rows
-            if row.valid and (start is None or row.started_at >= start or row.run == accepted_run)
+        """The valid runs from the last accepted one on; before it, something else was expected."""
+        if not self.marks:
+            return tuple(row for row in self.rows if row.valid)
+        mark = self.marks[-1]
+        first = Row(
+            key=mark.key,
+            label=mark.label,
+            started_at=mark.started_at,
+            run=mark.run,
+            sha=mark.sha,
+            metrics=mark.metrics,
         )
+        later = (row for row in self.rows if row.valid and row.started_at > mark.started_at)
+        return (first, *later)
 
 
 def row_of(record: RunRecord) -> Row:
