@@ -146,7 +146,7 @@ def test_a_comparison_is_written_over_an_older_one(tmp_path: Path) -> None:
     [
         ([], "give base=... and candidate=..."),
         (["base=x", "candidate=y", "rounds=3"], "rounds='3'|rounds=3"),
-        (["base=x", "candidate=y", "alhpa=0.1"], "alhpa"),
+        (["base=x", "candidate=y", "alpha_=0.1"], "alpha_"),
         (["nonsense"], "options are key=value"),
         (["accept", "somewhere"], 'takes a trial and reason="..."'),
         (["track"], "track takes a trial"),
