@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test check lint types imports spelling format model bench readme clean
+.PHONY: help install install-dev run test gate check lint types imports spelling format model bench readme clean
 
 help: ## Show what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ run: $(VENV)/.installed ## Measure the configured system; choose with ARGS="algo
 # Two workers with one thread each: small tensors lose more to thread hand-over than they gain.
 test: $(VENV)/.installed-dev ## Run the tests; narrow with ARGS="-k quest"
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) -m pytest -n 2 --dist worksteal $(ARGS)
+
+gate: $(VENV)/.installed ## Counters and answers of one small run, as accepted? ARGS='reason="..."' accepts
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) harness/compare.py gate $(ARGS)
 
 check: lint types imports spelling ## Run every static check (make -k check: do not stop at the first)
 
