@@ -109,9 +109,13 @@ def in_cell(cell: Path) -> Iterator[Trial | Damaged]:
     """Everything in the place of a trial in the folder of a cell, by time."""
     for folder in sorted(cell.glob("[!.]*/")):
         try:
-            yield read_trial(folder)
+            trial = read_trial(folder)
         except DamagedError as error:
             yield Damaged(folder, str(error))
+            continue
+        place = Path(cell_folder(Path(), trial.record).name) / trial_name(trial.record)
+        is_there = place.parts == folder.parts[-2:]
+        yield trial if is_there else Damaged(folder, f"a copy: its place is {place}")
 
 
 def trials(root: Path) -> list[Trial]:
