@@ -263,11 +263,11 @@ def _row(folder: str, seen: Stamp | None, header: RecordHeader) -> Row:
         task=header.workload.task,
         n_done=header.workload.n_done,
         fingerprint=header.env.fingerprint,
-        accuracy=_value(measured and measured.accuracy.macro),
+        accuracy=_value(measured.accuracy.macro if measured else None),
         tpot_ratio=_value(ratios.tpot_ratio),
         ttft_ratio=_value(ratios.ttft_ratio),
         kv_read_ratio=_value(ratios.kv_read_bytes_per_decode_step_ratio),
-        hit_rate=_value(measured and measured.metrics.kv_cache_hit_rate),
+        hit_rate=_value(measured.metrics.kv_cache_hit_rate if measured else None),
     )
 
 
