@@ -21,13 +21,13 @@ from tests.harness.toy_cells import Toy, aggregates, job, run_all, settings_of
 def test_a_cell_that_went_well_is_not_run_again(tmp_path: Path) -> None:
     first, again = Toy(), Toy()
     ended = run_all(tmp_path, first)
-    before = aggregates(tmp_path)
+    before = aggregates(trials(tmp_path))
     assert [done.status for done in ended] == ["ok"] * 4
     assert len(first.ran) == len(set(first.ran)) == len(before) == 4
     kept = run_all(tmp_path, again)
     assert again.ran == []
     assert [(done.was_kept, done.folder) for done in kept] == [(True, one.folder) for one in ended]
-    assert aggregates(tmp_path) == before
+    assert aggregates(trials(tmp_path)) == before
 
 
 def test_the_place_of_a_run_and_what_it_said_stand_in_its_trial(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_cell_that_ends_badly_is_recorded_as_what_it_was(
     assert record.arms == {}
     assert record.system.requested_budget.tokens == 64
     assert (trial.folder / LOG).read_text() == says
-    assert aggregates(tmp_path) == {}
+    assert aggregates(trials(tmp_path)) == {}
 
 
 def test_a_kill_by_the_kernel_for_memory_is_no_crash() -> None:
@@ -124,11 +124,11 @@ def test_a_failure_never_shadows_what_went_well(tmp_path: Path) -> None:
 
 def test_a_damaged_trial_is_put_away_with_the_reason_and_run_again(tmp_path: Path) -> None:
     done = run_job(job(tmp_path), Toy(), Limits())
-    before, bad = aggregates(tmp_path), Path(str(done.folder))
+    before, bad = aggregates(trials(tmp_path)), Path(str(done.folder))
     (bad / RECORD).write_bytes((bad / RECORD).read_bytes()[:-9])
     again = run_job(job(tmp_path), Toy(), Limits())
     assert not again.was_kept
-    assert aggregates(tmp_path) == before
+    assert aggregates(trials(tmp_path)) == before
     assert not any(isinstance(one, Damaged) for one in scan(tmp_path))
     away = tmp_path / QUARANTINE / bad.relative_to(tmp_path)
     assert "is not what was written" in (away / REASON).read_text()
@@ -165,7 +165,7 @@ def test_two_processes_on_one_store_never_run_a_cell_twice(tmp_path: Path) -> No
     for one in both:
         one.join(60)
         assert one.exitcode == 0
-    found = aggregates(tmp_path)
+    found = aggregates(trials(tmp_path))
     assert len(found) == 4
     assert [len(scores) for scores in found.values()] == [1] * 4
 

@@ -1,6 +1,6 @@
 """Sweeps of cells that take no time: a toy in the place of the process of a cell."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from harness.composing import composed
 from harness.recording import build_record, build_requests
 from harness.settings import Settings, validated
 from harness.stored.identity import cell_of
-from harness.stored.trials import trials, write_trial
+from harness.stored.trials import Trial, write_trial
 from harness.sweeps.cells import run_job
 from harness.sweeps.job import Done, Job
 from harness.sweeps.supervision import Ended, Limits
@@ -76,20 +76,20 @@ def base_requests() -> Any:
     return build_requests(facts().arms)
 
 
-def run_all(root: Path, toy: Toy | None = None, **choice: Any) -> list[Done]:
-    """The toy sweep, from its first cell to its last."""
+def run_all(root: Path, toy: Toy | None = None, most: int | None = None) -> list[Done]:
+    """The toy sweep, from its first run to its last; most: of those that there are."""
     toy = toy or Toy()
-    return [run_job(one, toy, Limits()) for one in sweep_of(root, **choice)]
+    return [run_job(one, toy, Limits()) for one in list(sweep_of(root))[:most]]
 
 
-def aggregates(root: Path) -> dict[Any, list[Any]]:
+def aggregates(found: Iterable[Trial]) -> dict[Any, list[Any]]:
     """What a report would say: by cell and round the scores of the trials that went well."""
-    found: dict[Any, list[Any]] = {}
-    for trial in trials(root):
+    scores_of: dict[Any, list[Any]] = {}
+    for trial in found:
         if trial.record.run.status == "ok":
             assert trial.record.cell is not None
             key = trial.record.cell.hash, trial.record.cell.round
             scores = [sample.score for sample in trial.samples]
             macro = trial.record.arms["dense"].accuracy.macro.value
-            found.setdefault(key, []).append((macro, scores, len(trial.requests)))
-    return found
+            scores_of.setdefault(key, []).append((macro, scores, len(trial.requests)))
+    return scores_of
