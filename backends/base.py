@@ -3,11 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from backends.finish import Finish
 from memory_tiers.counters import Counters
-
-Finish = Literal["stop", "length", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.settings import Settings, validated
@@ -22,7 +22,14 @@ def composed(overrides: Sequence[str]) -> dict[str, Any]:
     else:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("run", list(overrides))
-    plain = OmegaConf.to_container(config, resolve=True)
+    return resolved(config)
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Our part of a config as plain values; raises OmegaConf's errors for what is missing."""
+    # Hydra's own part has values that are known to its jobs alone.
+    ours = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    plain = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

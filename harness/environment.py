@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
-import torch
 
 from harness.schema import Part
 
@@ -87,6 +86,8 @@ class Measurement(Part):
 
 def measurement(*, warmup: int, interleaving: str) -> Measurement:
     """How this process measures, its threads read back."""
+    import torch
+
     return Measurement(
         warmup=warmup,
         interleaving=interleaving,
@@ -98,6 +99,9 @@ def measurement(*, warmup: int, interleaving: str) -> Measurement:
 
 def environment() -> Environment:
     """The environment of this process, as far as it can be seen."""
+    # Here alone: who only reads records does not wait for torch.
+    import torch
+
     processor, gpus = cpu(), visible_gpus()
     ram_bytes = psutil.virtual_memory().total
     return Environment(
@@ -178,6 +182,8 @@ def usable_cores() -> tuple[int, ...] | None:
 
 def visible_gpus() -> tuple[Gpu, ...]:
     """The CUDA devices of this process."""
+    import torch
+
     if not torch.cuda.is_available():
         return ()
     devices = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))

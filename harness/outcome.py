@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.base import Finish
+from backends.finish import Finish
 from memory_tiers.counters import Counters
 
 Floats = NDArray[np.float32]

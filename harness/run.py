@@ -8,7 +8,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from harness import listing
 
-# A look at what can be chosen does not wait for torch.
+# A look at what can be chosen does not wait for Hydra.
 if listing.FLAG not in sys.argv:
     from harness.cli import main
 

@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.sizes import Size, parse_size
+from harness.sizes import Limit, Size, parse_limit, parse_size
 
 # The arm that every run has.
 BASELINE = "dense"
@@ -55,6 +55,14 @@ class AlgoSettings(Strict):
         modules = [role.target.rpartition(".")[0] for role in roles]
         name = "+".join(module.rpartition(".")[2] for module in modules)
         return self.model_copy(update={"name": name})
+
+    @property
+    def budget(self) -> int | float | None:
+        """What a query may read, or else what stays: tokens, or a share of the context."""
+        for role in (self.retrieve, self.evict):
+            if role is not None and (amount := role.arguments.get("budget_tokens")) is not None:
+                return amount if isinstance(amount, int | float) else None
+        return None
 
 
 class PartitionSettings(Strict):
@@ -203,16 +211,31 @@ class LoggerSettings(Strict):
     timeout_s: float = Field(gt=0, allow_inf_nan=False)
 
 
-class SweepSettings(Strict):
-    """The place of a run among others. name: of the folder of its trials, None for the experiment.
+Retried = Literal["failed", "oom", "timeout", "crash", "incompatible"]
 
-    round, order, attempt: counted from 0, None outside of a sweep.
+
+class SweepSettings(Strict):
+    """How cells are run one after the other, and the place of a run among them.
+
+    name: of the folder of its trials, None for the experiment; rounds: how often the grid is run;
+    timeout_s, memory: limits of a cell, None without; retry, attempts: what is tried again, and
+    how often in all. The others are set by sweeps: round, order, attempt counted from 0, total
+    where a cell tells of itself, wait for a cell that runs elsewhere, and into which folder the
+    trial is written instead of the store.
     """
 
     name: str | None = Field(default=None, min_length=1)
+    rounds: Positive
+    timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    memory: Annotated[Limit, BeforeValidator(parse_limit)]
+    retry: tuple[Retried, ...]
+    attempts: Positive
     round: Natural | None
     order: Natural | None
     attempt: Natural | None
+    total: Positive | None
+    wait: bool
+    into: str | None
 
 
 class Settings(Strict):

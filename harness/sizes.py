@@ -5,6 +5,7 @@ from typing import Literal
 
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 Size = int | float | Literal["auto"]
+Limit = int | float | None
 
 
 def parse_size(value: object) -> Size:
@@ -20,6 +21,19 @@ def parse_size(value: object) -> Size:
         if match and (size := int(float(match[1]) * UNITS[match[2]])) > 0:
             return size
     raise ValueError("give bytes (64MiB), a share (0.1), or auto")
+
+
+def parse_limit(value: object) -> Limit:
+    """Bytes, a share, or None for no limit; raises ValueError that names what fits."""
+    if value is None:
+        return None
+    try:
+        size = parse_size(value)
+    except ValueError:
+        size = "auto"
+    if size == "auto":
+        raise ValueError("give bytes (8GiB), a share of the machine's memory (0.9), or null")
+    return size
 
 
 def format_size(num_bytes: int) -> str:

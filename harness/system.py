@@ -23,9 +23,10 @@ from backends.transformers.loading import (
     load_dummy,
     load_local,
 )
+from harness.asked import model_path
 from harness.build import build, build_mapper
 from harness.preflight import Plan
-from harness.settings import DummyModel, LocalModel, Settings
+from harness.settings import DummyModel, Settings
 from memory_tiers.counters import Counters
 from memory_tiers.level import Level
 from memory_tiers.manager import CacheManager
@@ -57,12 +58,6 @@ def choose_device(name: str) -> torch.device:
 def tokenizer_path(settings: Settings) -> str:
     """Where the tokenizer is; random models borrow the bundled one."""
     return str(BUNDLED) if isinstance(settings.model, DummyModel) else model_path(settings.model)
-
-
-def model_path(model: LocalModel) -> str:
-    """A folder, looked for in the repository too, or a hub id."""
-    here = Path(model.path)
-    return str(ROOT / here) if not here.exists() and (ROOT / here).exists() else model.path
 
 
 def describe(settings: Settings, vocab_size: int) -> ModelInfo:

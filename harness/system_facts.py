@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from backends.transformers.loading import ModelInfo, weights_sha256
-from harness.record import BackendInfo, Budget, System
+from backends.transformers.loading import ModelInfo
+from harness.asked import model_sha256, requested_budget
+from harness.record import BackendInfo, System
 from harness.record import ModelInfo as ModelFacts
 from harness.settings import LocalModel, Settings
-from harness.system import model_path
 
 
 def system_facts(settings: Settings, info: ModelInfo, kernel: str, model: Any | None) -> System:
@@ -26,30 +26,15 @@ def system_facts(settings: Settings, info: ModelInfo, kernel: str, model: Any | 
             id=info.name,
             dtype=str(info.dtype).removeprefix("torch."),
             parameters=_parameters(model),
-            sha256=_sha256(settings),
+            sha256=model_sha256(settings),
         ),
-        requested_budget=_budget(settings),
+        requested_budget=requested_budget(settings),
         notes=tuple(_notes(settings, info)),
     )
 
 
 def _parameters(model: Any | None) -> int | None:
     return None if model is None else sum(one.numel() for one in model.parameters())
-
-
-def _sha256(settings: Settings) -> str | None:
-    return (
-        weights_sha256(model_path(settings.model))
-        if isinstance(settings.model, LocalModel)
-        else None
-    )
-
-
-def _budget(settings: Settings) -> Budget:
-    for role in (settings.algo.retrieve, settings.algo.evict):
-        if role is not None and (amount := role.arguments.get("budget_tokens")) is not None:
-            return Budget(tokens=amount) if isinstance(amount, int) else Budget(fraction=amount)
-    return Budget()
 
 
 def _notes(settings: Settings, info: ModelInfo) -> list[str]:

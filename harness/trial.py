@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from backends.base import Backend, Finish, Request, TokenEvent
+from backends.base import Backend, Request, TokenEvent
+from backends.finish import Finish
 from harness.outcome import Outcome
 from harness.workload import Item, Workload
 

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from backends.base import Backend, Finish, Request, TokenEvent
+from backends.base import Backend, Request, TokenEvent
 from backends.batch import Batch
 from backends.context import Context
+from backends.finish import Finish
 from backends.paged_attention import PagedAttention
 from backends.scheduler import Piece, Running, Schedule, Scheduler
 from backends.transformers.plug import Chunk, Step, plug_in

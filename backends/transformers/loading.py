@@ -1,6 +1,5 @@
 """Models: what they are before a weight is read, and then the weights."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,15 +110,6 @@ def load_tokenizer(path: str, *, download: bool = False) -> Any:
         if (Path(path) / "config.json").is_file():
             raise ValueError(f"model.path={path!r} has no tokenizer; save one there") from error
         raise ValueError(_absent(path)) from error
-
-
-def weights_sha256(path: str) -> str | None:
-    """Hash over the safetensors files of a folder, in name order; None when there are none."""
-    digest, files = hashlib.sha256(), sorted(Path(path).glob("*.safetensors"))
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest() if files else None
 
 
 def stop_ids(config: Any) -> frozenset[int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.build import find
+from harness.exits import complain
 from harness.loggers.base import Logger
 from harness.loggers.limited import run_limited
 from harness.loggers.notes import Note, write_note
@@ -15,6 +16,12 @@ from harness.settings import LoggerSettings
 CHILD = Path(__file__).with_name("child.py")
 NOT_DONE = "was stopped before it was done"
 NO_VARIABLES: Mapping[str, str] = {}
+
+
+def tell(folder: Path, settings: LoggerSettings) -> None:
+    """Tell the logger of a trial, or say in one line why that has to wait."""
+    if reason := send(folder, settings):
+        complain(f"logger={settings.name}: {reason}; python harness/sync.py sends it later")
 
 
 def send(

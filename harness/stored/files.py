@@ -12,7 +12,7 @@ TEMPORARY_PREFIX = ".tmp-"
 def write_folder(root: Path, name: str, files: Mapping[str, bytes]) -> Path:
     """Write files by their names, in this order, to a new folder under `root`, all at once."""
     root.mkdir(parents=True, exist_ok=True)
-    temporary = root / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = temporary_name(root)
     try:
         temporary.mkdir()
         for file_name, content in files.items():
@@ -26,6 +26,11 @@ def write_folder(root: Path, name: str, files: Mapping[str, bytes]) -> Path:
     return root / name
 
 
+def temporary_name(parent: Path) -> Path:
+    """A name under `parent` that nobody has, that readers pass over, and that tells whose it is."""
+    return parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Write a new file, and wait until it is on the disk."""
     with path.open("xb") as file:
@@ -37,7 +42,7 @@ def write_durably(path: Path, content: bytes) -> None:
 def replace_durably(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all, over one that may be there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = temporary_name(path.parent)
     try:
         write_durably(temporary, content)
         temporary.replace(path)
@@ -54,3 +59,14 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ValueError of one line if nothing can be written under `folder`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = temporary_name(folder)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"results={folder}: {error.strerror}; give results=FOLDER") from None

@@ -24,6 +24,8 @@ from harness.stored.identity import SHORT
 
 RECORD, SAMPLES, REQUESTS, LOG = "record.json", "samples.jsonl", "requests.jsonl", "log.txt"
 MANIFEST, COMPLETE = "manifest.json", "COMPLETE"
+# What `write_trial` makes of a record; anything else lies beside.
+OWN = frozenset({RECORD, SAMPLES, REQUESTS, MANIFEST, COMPLETE})
 NOTHING: Mapping[str, bytes] = MappingProxyType({})
 UNNAMED = "runs"
 AnyPart = TypeVar("AnyPart", bound=Part)
@@ -99,11 +101,21 @@ def read_trial(folder: Path) -> Trial:
 
 def scan(root: Path) -> Iterator[Trial | Damaged]:
     """Everything in the place of a trial, by experiment and cell, the trials of a cell by time."""
-    for folder in sorted(root.glob("[!.]*/[!.]*/[!.]*/")):
+    for cell in sorted(root.glob("[!.]*/[!.]*/")):
+        yield from in_cell(cell)
+
+
+def in_cell(cell: Path) -> Iterator[Trial | Damaged]:
+    """Everything in the place of a trial in the folder of a cell, by time."""
+    for folder in sorted(cell.glob("[!.]*/")):
         try:
-            yield read_trial(folder)
+            trial = read_trial(folder)
         except DamagedError as error:
             yield Damaged(folder, str(error))
+            continue
+        place = Path(cell_folder(Path(), trial.record).name) / trial_name(trial.record)
+        is_there = place.parts == folder.parts[-2:]
+        yield trial if is_there else Damaged(folder, f"a copy: its place is {place}")
 
 
 def trials(root: Path) -> list[Trial]:

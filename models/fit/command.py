@@ -16,12 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save_file
 
-from backends.transformers.loading import ModelInfo, load_tokenizer, weights_sha256
+from backends.transformers.loading import ModelInfo, load_tokenizer
+from backends.weights import weights_sha256
+from harness.asked import model_path
 from harness.build import build, build_algorithm
 from harness.composing import settings_from
 from harness.progress import progress
 from harness.settings import DummyModel, Settings
-from harness.system import choose_device, describe, load, model_path, tokenizer_path
+from harness.system import choose_device, describe, load, tokenizer_path
 from models.fit.fitting import KINDS, Fitted, Job, fit
 from models.fit.prompts import Prompt, task_prompts, text_prompts
 from sparse_algos.trained import ROOT, TrainedRetriever

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from backends.transformers.loading import describe_local, weights_sha256
+from backends.transformers.loading import describe_local
+from backends.weights import weights_sha256
 from harness.build import build, build_algorithm
 from harness.composing import settings_from
 from models.fit.base import Seen

@@ -1,0 +1,5 @@
+"""How an answer ends."""
+
+from typing import Literal
+
+Finish = Literal["stop", "length", "error"]
