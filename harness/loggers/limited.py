@@ -42,12 +42,16 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     """Kill what still runs, and all that it started, in whichever session that is."""
     if child.poll() is not None:
         return
+    started: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        for process in psutil.Process(child.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        started = psutil.Process(child.pid).children(recursive=True)
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
     child.kill()
     child.wait()
+    # A signal takes a moment; what init does not collect is not waited for.
+    psutil.wait_procs(started, timeout=1)
 
 
 def _last_line(file: IO[bytes]) -> str:
