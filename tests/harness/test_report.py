@@ -24,7 +24,7 @@ from harness.reporting.page import as_script_data
 from harness.reporting.payload import all_cells, payload
 from harness.reporting.write import write_report
 from harness.stored.trials import RECORD, write_trial
-from tests.harness.facts import cell, dense_arm, facts, quest_arm
+from tests.harness.facts import cell, dense_arm, facts, faster, quest_arm
 from tests.harness.synthetic import sweep
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +59,14 @@ def test_trials_of_a_cell_become_their_median_and_range() -> None:
     reading = one.arms["quest"].readings["hbm"]
     assert (reading.value, reading.lo, reading.hi) == (20, 10, 50)
     assert "median of 3 trials" in reading.how
+    # Where the trials have intervals, those are spanned too.
+    uneven = quest_arm(outcomes=tuple(faster(f"r{n}", by=1.5 + n % 2) for n in range(4)))
+    apart = [seen(), seen(arms=(dense_arm(), uneven))]
+    alone, both = (
+        cells_of(trials)[0].arms["quest"].readings["tpot_ratio"] for trials in (apart[1:], apart)
+    )
+    assert alone.hi is not None
+    assert alone.value < alone.hi == both.hi
     # What is the same in all trials keeps its own interval.
     ratio = one.arms["quest"].readings["tpot_ratio"]
     assert "t on log ratios" in ratio.how
