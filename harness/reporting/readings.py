@@ -59,7 +59,10 @@ def accuracy(arm: Arm) -> Reading | None:
 
 
 def over_trials(readings: Sequence[Reading | None]) -> Reading | None:
-    """One reading of several trials: the median with the range; of one trial, itself."""
+    """One reading of several trials: the median with the range; of one trial, itself.
+
+    Where trials have intervals, the range spans them: repeats make no interval narrower.
+    """
     known = sorted((one for one in readings if one is not None), key=lambda one: one.value)
     if not known:
         return None
@@ -69,8 +72,8 @@ def over_trials(readings: Sequence[Reading | None]) -> Reading | None:
         return chosen
     return Reading(
         value=median(one.value for one in known),
-        lo=low,
-        hi=high,
+        lo=min(one.value if one.lo is None else one.lo for one in known),
+        hi=max(one.value if one.hi is None else one.hi for one in known),
         n=chosen.n,
-        how=f"median of {len(known)} trials, range shown; each: {chosen.how.partition(';')[0]}",
+        how=f"median of {len(known)} trials, range of them and their intervals; each: {chosen.how}",
     )

@@ -14,7 +14,6 @@ import pytest
 
 from harness.accuracy import wilson
 from harness.recording import build_record, build_requests
-from harness.reporting.axes import is_bound
 from harness.reporting.cells import cells_of
 from harness.reporting.csv_rows import csv_text
 from harness.reporting.distributions import MOST_STEPS, steps_of
@@ -25,20 +24,10 @@ from harness.reporting.page import as_script_data
 from harness.reporting.payload import all_cells, payload
 from harness.reporting.write import write_report
 from harness.stored.trials import RECORD, write_trial
-from tests.harness.facts import cell, dense_arm, facts, quest_arm
+from tests.harness.facts import cell, dense_arm, facts, faster, quest_arm
 from tests.harness.synthetic import sweep
 
 ROOT = Path(__file__).parents[2]
-NOT_RUNS: dict[str, tuple[str, str]] = {
-    "cut off": ('{"schema_version": 2, "run": {"uid"', "cut off"),
-    "empty": ("", "empty"),
-    "of another kind": ('{"model": 1, "loss": 2}', "no schema_version"),
-    "a list": ("[1, 2]", "list"),
-    "newer": ('{"schema_version": 99}', "schema version 99 is newer"),
-    "deep": ("[" * 100_000, ""),
-    "no text": ("\x00\xff", ""),
-    "not whole": ('{"schema_version": 2}', "no record"),
-}
 
 
 def written(root: Path, **changes: Any) -> Path:
@@ -49,30 +38,6 @@ def written(root: Path, **changes: Any) -> Path:
 def seen(**changes: Any) -> Seen:
     record = build_record(facts(**changes))
     return Seen(place=record.run.uid, record=record, samples=record.samples, requests=())
-
-
-@pytest.mark.parametrize("kind", NOT_RUNS)
-def test_what_is_no_record_is_listed_with_its_reason(kind: str, tmp_path: Path) -> None:
-    text, reason = NOT_RUNS[kind]
-    path = tmp_path / "record.json"
-    path.write_text(text, encoding="latin-1")
-    found = gather([path])
-    assert found.seen == []
-    (problem,) = found.damaged
-    assert reason in problem.reason
-    assert problem.reason
-    assert problem.place == str(path)
-
-
-@pytest.mark.parametrize("number", ["NaN", "Infinity"])
-def test_a_number_that_is_none_makes_a_record_damaged(number: str, tmp_path: Path) -> None:
-    text = build_record(facts()).model_dump_json()
-    assert '"duration_s":10.0' in text
-    path = tmp_path / "one.json"
-    path.write_text(text.replace('"duration_s":10.0', f'"duration_s":{number}'))
-    found = gather([path])
-    assert found.seen == []
-    assert "duration_s" in found.damaged[0].reason
 
 
 def test_a_damaged_trial_is_listed_and_the_others_are_reported(tmp_path: Path) -> None:
@@ -88,36 +53,20 @@ def test_a_damaged_trial_is_listed_and_the_others_are_reported(tmp_path: Path) -
     assert row["cell"] == good.parent.name
 
 
-def test_samples_that_cannot_be_read_leave_the_record(tmp_path: Path) -> None:
-    folder = written(tmp_path / "runs")
-    one = gather([folder]).seen[0]
-    assert len(one.samples) == 8
-    assert len(one.requests) == 8
-
-
-def test_records_of_the_first_schema_are_reported() -> None:
-    found = gather([ROOT / "results" / "published"])
-    assert found.damaged == []
-    assert len(found.seen) == 7
-    cells = cells_of(found.seen)
-    assert {one.what["algo"] for one in cells} == {"quest", "oracle_topk", "streaming"}
-    assert [one.bound for one in cells] == [one.what["algo"] == "oracle_topk" for one in cells]
-    assert all(arm.steps["tpot"].num > 0 for one in cells for arm in one.arms.values())
-
-
-def test_only_classes_of_algorithms_are_looked_up(tmp_path: Path) -> None:
-    (tmp_path / "evil.py").write_text("raise SystemExit")
-    for target in ("evil.X", "os.system", "sparse_algos.nothing.X", "sparse_algos", 3, None):
-        assert not is_bound({"algo": {"retrieve": {"_target_": target}}})
-    assert not is_bound({"algo": 1})
-
-
 def test_trials_of_a_cell_become_their_median_and_range() -> None:
     arms = [quest_arm(peak_bytes={"hbm": size}) for size in (10, 50, 20)]
     (one,) = cells_of([seen(arms=(dense_arm(), arm)) for arm in arms])
     reading = one.arms["quest"].readings["hbm"]
     assert (reading.value, reading.lo, reading.hi) == (20, 10, 50)
     assert "median of 3 trials" in reading.how
+    # Where the trials have intervals, those are spanned too.
+    uneven = quest_arm(outcomes=tuple(faster(f"r{n}", by=1.5 + n % 2) for n in range(4)))
+    apart = [seen(), seen(arms=(dense_arm(), uneven))]
+    alone, both = (
+        cells_of(trials)[0].arms["quest"].readings["tpot_ratio"] for trials in (apart[1:], apart)
+    )
+    assert alone.hi is not None
+    assert alone.value < alone.hi == both.hi
     # What is the same in all trials keeps its own interval.
     ratio = one.arms["quest"].readings["tpot_ratio"]
     assert "t on log ratios" in ratio.how

@@ -24,7 +24,7 @@ const drawBandwidth = (width) => {
   const speed = (one) => `${bandwidth(one.readings.kv.v / one.readings.tpot.v / 1e6)} of KV over the whole step`;
   return svg(width, 336, "Time per token against KV bytes read per step",
     xAxis(x, "bytes", { ...frame, title: "KV read per decode step" }), yAxis(y, "ms", { ...frame, title: "time per output token ↓ better", ticks: 4 }), rays,
-    points.map((one) => mark(tierShape(one), x(one.readings.kv.v), y(one.readings.tpot.v), 4.5, { class: "mark", fill: one.isBaseline ? "var(--paper)" : tierHue(one), stroke: one.isBaseline ? "var(--ink)" : tierHue(one), ...reachable(one, () => [one.full, speed(one), readingText("kv", one.readings.kv), readingText("tpot", one.readings.tpot)]), tabindex: named.includes(one) ? "0" : "-1" })),
+    points.map((one) => mark(tierShape(one), x(one.readings.kv.v), y(one.readings.tpot.v), 4.5, { class: "mark", fill: one.isBaseline ? "var(--paper)" : tierHue(one), stroke: one.isBaseline ? "var(--ink)" : tierHue(one), ...reachable(one, () => [one.full, speed(one), readingText("kv", one.readings.kv), readingText("tpot", one.readings.tpot)], named.includes(one)) })),
     placeLabels(named.map((one) => ({ x: x(one.readings.kv.v), y: y(one.readings.tpot.v), text: one.label })), { left: frame.left, right: width, top: 14, bottom: frame.bottom }));
 };
 

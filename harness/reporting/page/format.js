@@ -1,8 +1,12 @@
 // Numbers for people: three digits and a unit that fits. As harness/units.py has it.
+// Kept: toLocaleString looks the language up each time.
+const ENGLISH = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const whole = (value) => ENGLISH.format(value);
+
 const digits = (value) => {
   const size = Math.abs(value);
   if (size === 0) return "0";
-  if (size >= 99.95) return Math.round(value).toLocaleString("en");
+  if (size >= 99.95) return whole(value);
   if (size >= 9.995) return value.toFixed(1);
   if (size >= 0.9995) return value.toFixed(2);
   return value.toFixed(Math.min(8, 2 - Math.floor(Math.log10(size))));
@@ -21,7 +25,6 @@ const milliseconds = (value) =>
   Math.abs(value) < 1e4 ? `${digits(value)} ms` : `${digits(value / 1e3)} s`;
 
 const percent = (value) => `${(100 * value).toFixed(1).replace(/\.0$/, "")} %`;
-const whole = (value) => Math.round(value).toLocaleString("en");
 
 const FORMATS = {
   score: percent,

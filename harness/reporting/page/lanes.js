@@ -94,7 +94,7 @@ const drawLanes = (width) => {
   const names = (left) => shown.map((one, n) => write(left, top + n * ROW + 17, one.full.length > 44 ? `${one.full.slice(0, 43)}…` : one.full, { class: one === winnerOf() ? "row-name best" : "row-name" }));
   const hits = (right) => shown.map((one, n) => s("rect", { class: "hit-area", x: 0, y: top + n * ROW, width: right, height: ROW, ...reachable(one, () => laneLines(one)) }));
   if (width >= 720) {
-    const left = Math.min(300, 16 + 6.7 * Math.min(44, longest));
+    const left = Math.min(300, 16 + 7.2 * Math.min(44, longest));
     const rest = width - left;
     const edges = [left, left + 0.38 * rest, left + 0.6 * rest, width];
     return svg(width, height, "Bytes, hit rate and time, by cell", names(0), LANES.map(([kind, title, unit], n) => [laneTitle(title, unit, edges[n]), laneOf(kind, shown, edges[n], edges[n + 1] - 18, top)]), hits(width));

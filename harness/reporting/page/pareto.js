@@ -32,9 +32,7 @@ const dot = (x, y, one, key, dimmed) => {
     class: dimmed ? "mark dim" : "mark",
     fill: one.isBaseline || isBound(one) ? "var(--paper)" : hue,
     stroke: hue,
-    ...reachable(one, lines),
-    // A keyboard visits the front; the table below has every point.
-    tabindex: dimmed ? "-1" : "0",
+    ...reachable(one, lines, !dimmed),
   });
 };
 

@@ -26,11 +26,12 @@ const readingText = (key, one) => {
   return `${label}: ${format(kind, one.v)}${range && ` [${range}]`} (n ${whole(one.n)}; ${one.how})`;
 };
 
-// A mark that can be reached by keyboard: it opens its cell.
-const reachable = (row, lines) => ({
-  tabindex: "0",
-  role: "button",
-  "aria-label": lines().join(". "),
+// A mark that opens its cell. A keyboard visits those that matter; the table has every cell.
+const reachable = (row, lines, isStop = true) => ({
+  tabindex: isStop ? "0" : "-1",
+  role: isStop ? "button" : null,
+  "aria-hidden": isStop ? null : "true",
+  "aria-label": isStop ? lines().join(". ") : null,
   ...saying(lines),
   onclick: () => openCell(row.number),
   onkeydown: (event) => {

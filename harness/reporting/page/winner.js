@@ -18,7 +18,15 @@ const compareBy = (goal) => (a, b) => {
   return 0;
 };
 const bestOf = (points) => [...points].sort(compareBy(state.goal))[0];
-const winnerOf = () => bestOf(able().filter((one) => known([one], state.goal).length && fits(one, state.limits)));
+// The baseline is what the others are held against; it wins only where it is alone.
+const winnerOf = () => {
+  const fitting = able().filter((one) => known([one], state.goal).length && fits(one, state.limits));
+  return bestOf(fitting.filter((one) => !one.isBaseline)) || bestOf(fitting);
+};
+const baselineWords = (best) => {
+  const base = !best.isBaseline && state.points.find((one) => one.isBaseline && one.cell.what.tier === best.cell.what.tier && one.readings.acc);
+  return base && h("p", { class: "small" }, `${base.full}, to compare: ${inWords(base)}.`);
+};
 
 // Intervals that overlap: the data do not tell which of the two is better.
 const alike = (a, b) => Boolean(a && b) && (a.lo ?? a.v) <= (b.hi ?? b.v) && (b.lo ?? b.v) <= (a.hi ?? a.v);
@@ -50,13 +58,14 @@ const drawAnswer = () => {
   const best = winnerOf();
   if (!best) return nothingFits();
   const fitting = able().filter((one) => fits(one, state.limits));
-  const rivals = fitting.filter((one) => one !== best && alike(one.readings[state.goal], best.readings[state.goal]));
+  const rivals = fitting.filter((one) => one !== best && !one.isBaseline && alike(one.readings[state.goal], best.readings[state.goal]));
   const few = rivals.length > 5 ? ` With n ${whole(best.readings[state.goal].n)} the best of so many is partly luck: more requests tell more apart.` : "";
   const same = rivals.length ? ` Not told apart from it by ${GOALS.find(([key]) => key === state.goal)[1].split(" ")[1]}: ${listed([...new Set(rivals.map((one) => one.full))])}.${few}` : "";
   const unknown = LIMITS.filter(([key]) => state.limits[key] !== undefined).map(([key]) => able().length - known(able(), key).length);
   const left = Math.max(0, ...unknown);
   return h("div", { class: "answer" },
     h("p", {}, h("strong", {}, best.full), best.cell.simulated ? " (simulated)" : "", `: ${inWords(best)}.`),
+    baselineWords(best),
     h("p", { class: "small" }, `${plural(fitting.length, "point")} of ${able().length} within the limits.${same}${left ? ` ${plural(left, "point")} without a value for a limit left out.` : ""} Bounds take no part.`),
     h("p", { class: "actions" }, h("button", { type: "button", class: "quiet", onclick: () => openCell(best.number) }, "Show its cell"), best.cell.command && copyButton(best.cell.command)));
 };
