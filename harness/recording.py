@@ -10,6 +10,7 @@ from statistics import fmean, median
 from uuid import uuid4
 
 from harness.accuracy import arm_accuracy
+from harness.applied import reasons_unapplied
 from harness.comparison import compare_to_dense
 from harness.environment import Environment, Measurement
 from harness.fidelity import fidelity_metrics, fidelity_part
@@ -78,6 +79,7 @@ def build_record(facts: RunFacts) -> RunRecord:
         num_planned=len(facts.planned_uids),
         status=facts.status,
     )
+    reasons += reasons_unapplied(facts.config, {arm.name: arm.effective for arm in facts.arms})
     return RunRecord(
         run=build_run(facts, Verdict(valid=not reasons, reasons=tuple(reasons))),
         cell=facts.cell,

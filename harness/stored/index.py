@@ -20,6 +20,7 @@ from pydantic_core import from_json
 from harness.record import Budget, Cell, RunRecord, RunStatus, Verdict
 from harness.schema import Part
 from harness.stored.files import replace_durably
+from harness.stored.identity import SHORT
 from harness.stored.trials import COMPLETE, MANIFEST, RECORD
 
 INDEX = "index.jsonl"
@@ -114,7 +115,7 @@ class Row(Part):
     """A trial, or something in its place and why it is none. folder: below the root."""
 
     folder: str
-    stamp: Stamp | None
+    stamp: Stamp | None = None
     damage: str | None = None
     uid: str | None = None
     status: RunStatus | None = None
@@ -204,7 +205,7 @@ def read_row(root: Path, folder: str) -> Row:
         damage = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
     except (OSError, ValueError, LookupError, TypeError) as error:
         damage = f"{type(error).__name__}: {error}".replace(str(path), path.name)
-    return Row(folder=folder, stamp=None, damage=damage)
+    return Row(folder=folder, damage=damage)
 
 
 def stamp(folder: Path) -> Stamp | None:
@@ -236,6 +237,9 @@ def _header(path: Path) -> RecordHeader:
     if hashlib.sha256(content).hexdigest() != from_json(manifest)[RECORD]["sha256"]:
         raise ValueError(f"{RECORD} is not what was written: {len(content)} bytes")
     header = RecordHeader.model_validate_json(content)
+    cell = header.cell.hash[:SHORT] if header.cell else header.run.uid[:SHORT]
+    if path.parent.name != cell or not path.name.endswith(header.run.uid[:8]):
+        raise ValueError(f"a copy of run {header.run.uid[:8]} of cell {cell}")
     if header.schema_version not in KNOWN:
         raise ValueError(f"schema_version {header.schema_version} is not of {sorted(KNOWN)}")
     return header

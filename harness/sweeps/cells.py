@@ -29,11 +29,10 @@ def run_job(job: Job, run: Runner, limits: Limits) -> Done:
             return _done(job, "busy", started_s)
         tried = [one for one in sound_trials(job.folder, job.store) if is_try_of(job, one.record)]
         if (kept := to_keep(job, tried)) is not None:
-            return _done(job, status_of(kept.record), started_s, kept.folder, was_kept=True)
+            return _done(job, status_of(kept.record), started_s, kept, was_kept=True)
         job = job.tried(len(tried))
         trial = _run(job, run, limits)
-    message = "" if trial.record.run.status == "ok" else _reason(trial.record)
-    return _done(job, status_of(trial.record), started_s, trial.folder, message=message)
+    return _done(job, status_of(trial.record), started_s, trial)
 
 
 def is_try_of(job: Job, record: RunRecord) -> bool:
@@ -119,10 +118,9 @@ def _done(
     job: Job,
     status: Status,
     started_s: float,
-    folder: Path | None = None,
+    trial: Trial | None = None,
     *,
     was_kept: bool = False,
-    message: str = "",
 ) -> Done:
     return Done(
         label=label_of(job.settings),
@@ -130,6 +128,7 @@ def _done(
         status=status,
         was_kept=was_kept,
         seconds=time.monotonic() - started_s,
-        folder=None if folder is None else str(folder),
-        message=" ".join(message.split()),
+        folder=None if trial is None else str(trial.folder),
+        message="" if trial is None else " ".join(_reason(trial.record).split()),
+        is_valid=trial is None or trial.record.run.verdict.valid,
     )

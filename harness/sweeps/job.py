@@ -39,7 +39,10 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """How a cell went. was_kept: it was there already; folder: of its trial, if one was written."""
+    """How a cell went. was_kept: it was there already; folder: of its trial, if one was written.
+
+    is_valid: whether its numbers may be used, as far as there are any.
+    """
 
     label: str
     order: int
@@ -48,6 +51,12 @@ class Done:
     seconds: float
     folder: str | None
     message: str = ""
+    is_valid: bool = True
+
+    @property
+    def verdict(self) -> str:
+        """The status, and whether what was measured may be used."""
+        return "ok, not valid" if self.status == "ok" and not self.is_valid else self.status
 
     @property
     def words(self) -> str:
@@ -55,8 +64,8 @@ class Done:
         if self.status == "busy":
             return "runs in another process"
         if self.was_kept:
-            return "kept" if self.status == "ok" else f"{self.status}, kept"
-        words = f"{self.status} {self.seconds:.0f} s"
+            return "kept" if self.verdict == "ok" else f"{self.verdict}, kept"
+        words = f"{self.verdict} {self.seconds:.0f} s"
         return f"{words}: {self.message}" if self.message else words
 
 

@@ -32,13 +32,13 @@ def print_summary(ended: Sequence[Done], console: Console) -> None:
     for name, rounds in cells.items():
         shown.add_row(*map(Text, (name, *values(records(rounds)), statuses(rounds))))
     console.print(shown)
-    told = "TPOT, TTFT and KV read: ratios to dense; medians over rounds, where there are some"
+    told = "TPOT, TTFT, KV read: ratios to dense; medians over rounds"
     console.print(Text(told, style="dim"))
 
 
 def statuses(rounds: Sequence[Done]) -> str:
     """How the rounds of a cell went."""
-    counts = Counter(str(done.status) for done in rounds)
+    counts = Counter(done.verdict for done in rounds)
     if len(counts) == 1 and sum(counts.values()) == 1:
         return next(iter(counts))
     return ", ".join(f"{count} {status}" for status, count in counts.items())

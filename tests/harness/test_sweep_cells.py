@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
+from harness.record import Verdict
 from harness.stored.locks import cell_lock
 from harness.stored.quarantine import QUARANTINE, REASON
-from harness.stored.trials import COMPLETE, LOG, RECORD, Damaged, scan, trials
+from harness.stored.trials import COMPLETE, LOG, RECORD, Damaged, scan, trials, write_trial
 from harness.sweeps.cells import run_job
 from harness.sweeps.classified import classify
-from harness.sweeps.job import Done
+from harness.sweeps.job import Done, Job
 from harness.sweeps.supervision import Ended, Limits
-from tests.harness.toy_cells import Toy, aggregates, job, run_all, settings_of
+from tests.harness.toy_cells import Toy, aggregates, base_record, job, run_all, settings_of
 
 
 def test_a_cell_that_went_well_is_not_run_again(tmp_path: Path) -> None:
@@ -176,3 +177,17 @@ def sweep_on(start: Any, root: Path) -> None:
     ended = run_all(root, Toy(meanwhile=lambda: pause.wait(0.05)))
     while any(one.status == "busy" for one in ended):
         ended = run_all(root, Toy(meanwhile=lambda: pause.wait(0.05)))
+
+
+def test_numbers_that_may_not_be_used_are_told_of_as_such(tmp_path: Path) -> None:
+    def spoiled(one: Job, into: Path, log: Path, limits: Limits) -> Ended:
+        run = base_record(64).run.model_copy(
+            update={"verdict": Verdict(valid=False, reasons=("answers are shorter",))}
+        )
+        write_trial(base_record(64).model_copy(update={"run": run, "cell": one.cell}), into)
+        return Ended(end="exited", code=0, seconds=1, peak_bytes=0)
+
+    done = run_job(job(tmp_path), spoiled, Limits())
+    assert done.words.startswith("ok, not valid ")
+    assert done.words.endswith("answers are shorter")
+    assert run_job(job(tmp_path), spoiled, Limits()).words == "ok, not valid, kept"
