@@ -184,3 +184,15 @@ def test_a_counter_that_moves_at_all_is_seen(tmp_path: Path) -> None:
     # The other way round it is a gain.
     swapped = [f"base={tmp_path / 'candidate'}", f"candidate={tmp_path / 'base'}"]
     assert main(swapped) == 0
+
+
+def test_how_it_ended_is_readable_on_a_narrow_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    stored(tmp_path / "base", [record()])
+    stored(tmp_path / "candidate", [record(minute=1)])
+    compared(tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("insufficient_n") >= 5
+    assert max(map(len, said.split("counters are equal")[0].splitlines()[:5])) <= 60

@@ -10,7 +10,6 @@ from harness.comparing.sides import arm_of, load, samples_of
 from harness.tracking.commands import GATE_RUN
 from tests.harness.cli_runs import run
 
-
 # The whole of it, compared once by hand, agrees too; this is what a test can afford.
 LESS = ("task.num_samples=1", "task.tasks=[niah_multikey_1]", "task.max_new_tokens=16")
 
