@@ -210,3 +210,13 @@ def test_a_hit_rate_that_falls_is_worse_and_one_that_rises_better(tmp_path: Path
     assert (code, rate.found) == (1, "regression")
     assert rate.change == pytest.approx(1 / 3)
     assert main([f"base={tmp_path / 'candidate'}", f"candidate={tmp_path / 'base'}"]) == 0
+
+
+def test_what_a_clock_decides_is_no_counter(tmp_path: Path) -> None:
+    counters = quest_arm().counters
+    later = replace(counters, decode=replace(counters.decode, exposed_s=9.0))
+    stored(tmp_path / "base", [record()])
+    stored(tmp_path / "candidate", [record(minute=1, arm={"counters": later})])
+    code, verdict = compared(tmp_path)
+    assert code == 0
+    assert not [one.metric for one in verdict.findings if "exposed" in one.metric]
