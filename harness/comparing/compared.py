@@ -55,7 +55,14 @@ def compare_stored(options: Options) -> Comparison:
         raise ValueError("give base=... and candidate=..., paths of trials; or base=git:<rev>")
     sides = {"base": load(Path(options.base)), "candidate": load(Path(options.candidate))}
     findings = [
-        run_finding(Named("-", side), "not_comparable", problem, metric=side)
+        run_finding(
+            Named("-", side),
+            "not_comparable",
+            problem,
+            # Beside others that can be read it is only told.
+            gated=options.strict or not loaded.trials,
+            metric=side,
+        )
         for side, loaded in sides.items()
         for problem in loaded.problems
     ]

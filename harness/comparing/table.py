@@ -18,7 +18,6 @@ STYLES = {
 }
 # Units that a reader sees from the name.
 UNNAMED = frozenset({"", "score", "fraction", "ratio"})
-NARROWEST = 18
 HEADINGS = ("metric", "base", "candidate", "change", "interval", "verdict")
 
 
@@ -35,8 +34,9 @@ def render(comparison: Comparison, console: Console) -> None:
             padding=(0, 1, 0, 0),
         )
         for column in shown.columns:
-            column.no_wrap, column.overflow = column.header != "metric", "fold"
-        shown.columns[0].min_width = NARROWEST
+            column.overflow = "fold"
+        # How it ended stays readable on the narrowest terminal.
+        shown.columns[-1].width = max(len(row(finding)[-1]) for finding in findings)
         for finding in told(findings):
             style = STYLES.get(finding.found, "" if finding.gated else "dim")
             shown.add_row(*map(Text, row(finding)), style=style)

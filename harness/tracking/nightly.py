@@ -2,7 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from statistics import median
+from dataclasses import dataclass
+from statistics import median, stdev
+
+from scipy import stats
 
 from harness.comparing.counters import Named
 from harness.comparing.finding import Finding, FindingClass
@@ -14,6 +17,9 @@ from harness.stored.identity import SHORT
 from harness.tracking.history import Row, Series
 
 WINDOW = 10
+# Runs before one can be judged, and how seldom a night like them may be called worse.
+LEAST = 3
+ALPHA = 0.02
 
 
 def nightly_findings(
@@ -24,34 +30,50 @@ def nightly_findings(
     return [_finding(rows, record, name, rule, noise) for name in names]
 
 
-def violates(rows: Sequence[Row], name: str, margin: float, *, higher: bool) -> tuple[float, bool]:
-    """How much worse the last run is than the median of those before, and if beyond the margin.
+@dataclass(frozen=True)
+class Seen:
+    """A run against those before it. worse: by how much, as a share; allowed: how much may be."""
 
-    The runs before are valid ones that did not violate themselves: a slow one that stays must not
-    become what is expected.
+    worse: float
+    allowed: float
+
+    @property
+    def violates(self) -> bool:
+        """Whether it is worse than it may be."""
+        return self.worse > self.allowed
+
+
+def against(value: float, before: Sequence[float], margin: float, *, higher: bool) -> Seen:
+    """A value against the median of those before, of which there are enough.
+
+    Worse than the margin, a log-ratio, is not enough where the nights themselves differ by as much:
+    it must also lie outside of what their spread predicts for one more of them.
     """
-    value, before = rows[-1].metrics[name], [row.metrics[name] for row in rows[:-1]]
-    expected = median(before[-WINDOW:])
-    worse = expected / value if higher else value / expected
-    return worse - 1, math.log(worse) > margin
+    logs = [math.log(one) for one in before[-WINDOW:]]
+    worse = math.log(value) - median(logs)
+    n = len(logs)
+    predicted = float(stats.t.isf(ALPHA, n - 1)) * stdev(logs) * math.sqrt(1 + 1 / n)
+    return Seen(math.expm1(-worse if higher else worse), math.expm1(max(margin, predicted)))
 
 
 def verdicts(rows: Sequence[Row], name: str, margin: float, *, higher: bool) -> list[FindingClass]:
-    """The class of each run: the first is new; one violation is suspicious, two a regression."""
+    """The class of each run: the first are new; one violation is suspicious, two a regression.
+
+    A run that violates does not become what is expected: it stays one until mended or accepted.
+    """
     classes: list[FindingClass] = []
-    good: list[Row] = []
+    good: list[float] = []
     for row in rows:
-        if not good:
+        value = row.metrics[name]
+        if len(good) < LEAST:
             classes.append("new")
-            good.append(row)
-            continue
-        _, violated = violates([*good, row], name, margin, higher=higher)
-        if not violated:
-            good.append(row)
+        elif not against(value, good, margin, higher=higher).violates:
             classes.append("unchanged")
         else:
             again = classes[-1] in ("suspicious", "regression")
             classes.append("regression" if again else "suspicious")
+        if classes[-1] in ("new", "unchanged"):
+            good.append(value)
     return classes
 
 
@@ -68,25 +90,25 @@ def _finding(
         if name in arm.metrics
     )
     margin = float(rule.margin_M(noise.of([name]))[0])
-    found = verdicts(known, name, margin, higher=higher)
-    good = [row for row, one in zip(known, found, strict=True) if one in ("new", "unchanged")]
-    before = [row for row in good if row.run != record.run.uid]
-    expected = median(row.metrics[name] for row in before[-WINDOW:]) if before else None
-    change = violates([*before, known[-1]], name, margin, higher=higher)[0] if before else None
+    classes = verdicts(known, name, margin, higher=higher)
+    earlier = zip(known[:-1], classes[:-1], strict=True)
+    before = [row.metrics[name] for row, one in earlier if one in ("new", "unchanged")][-WINDOW:]
+    value, found = known[-1].metrics[name], classes[-1]
+    seen = against(value, before, margin, higher=higher) if len(before) >= LEAST else None
     return Finding(
         cell=named.cell,
         label=named.label,
         metric=name,
         kind="latency",
-        found=found[-1],
+        found=found,
         gated=True,
         unit=unit_of(record, name),
-        base=expected,
-        candidate=known[-1].metrics[name],
-        change=change,
-        margin=math.expm1(margin),
-        n=len(before[-WINDOW:]),
-        detail=f"against the median of {len(before[-WINDOW:])} runs; noise: {noise.source}",
+        base=median(before) if before else None,
+        candidate=value,
+        change=None if seen is None else seen.worse,
+        margin=math.expm1(margin) if seen is None else seen.allowed,
+        n=len(before),
+        detail=f"against the median of {len(before)} runs; noise: {noise.source}",
     )
 
 

@@ -158,3 +158,13 @@ def test_several_rounds_of_a_request_are_one_answer() -> None:
     assert once == twice
     other = [one.model_copy(update={"score": 0.0, "answer": "no"}) for one in samples]
     assert {one.score for one in scored([*samples, *other]).values()} == {0.5}
+
+
+def test_one_of_several_tasks_must_be_clearer_than_one_alone() -> None:
+    lost = [1.0] * 15 + [0.0] * 5
+    (alone,) = compared([1.0] * 20, lost)
+    assert alone.found == "regression"
+    mixed = [score for one in lost for score in (one, 1.0)]
+    _, first, second = compared([1.0] * 40, mixed, tasks=2)
+    assert first.p == pytest.approx(3 * 0.5**5)
+    assert [first.found, second.found] == ["inconclusive", "inconclusive"]

@@ -1,6 +1,7 @@
 """Stored trials against stored trials, and what is written about it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,6 +12,7 @@ from harness.comparing.finding import Comparison
 from harness.record import RunRecord
 from harness.stored.trials import write_trial
 from tests.comparing.made import record, stored
+from tests.harness.facts import quest_arm
 
 WOBBLE = (1.0, 1.01, 0.99, 1.0, 1.01, 0.99, 1.0, 1.01)
 
@@ -184,3 +186,37 @@ def test_a_counter_that_moves_at_all_is_seen(tmp_path: Path) -> None:
     # The other way round it is a gain.
     swapped = [f"base={tmp_path / 'candidate'}", f"candidate={tmp_path / 'base'}"]
     assert main(swapped) == 0
+
+
+def test_how_it_ended_is_readable_on_a_narrow_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    stored(tmp_path / "base", [record()])
+    stored(tmp_path / "candidate", [record(minute=1)])
+    compared(tmp_path)
+    said = capsys.readouterr().out
+    assert said.count("insufficient_n") >= 5
+    assert max(map(len, said.split("counters are equal")[0].splitlines()[:5])) <= 60
+
+
+def test_a_hit_rate_that_falls_is_worse_and_one_that_rises_better(tmp_path: Path) -> None:
+    counters = quest_arm().counters
+    fewer = replace(counters, decode=replace(counters.decode, pages_hit=200))
+    stored(tmp_path / "base", [record()])
+    stored(tmp_path / "candidate", [record(minute=1, arm={"counters": fewer})])
+    code, verdict = compared(tmp_path)
+    (rate,) = [one for one in verdict.findings if one.metric == "kv_cache_hit_rate"]
+    assert (code, rate.found) == (1, "regression")
+    assert rate.change == pytest.approx(1 / 3)
+    assert main([f"base={tmp_path / 'candidate'}", f"candidate={tmp_path / 'base'}"]) == 0
+
+
+def test_what_a_clock_decides_is_no_counter(tmp_path: Path) -> None:
+    counters = quest_arm().counters
+    later = replace(counters, decode=replace(counters.decode, exposed_s=9.0))
+    stored(tmp_path / "base", [record()])
+    stored(tmp_path / "candidate", [record(minute=1, arm={"counters": later})])
+    code, verdict = compared(tmp_path)
+    assert code == 0
+    assert not [one.metric for one in verdict.findings if "exposed" in one.metric]

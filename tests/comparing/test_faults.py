@@ -193,6 +193,17 @@ def test_a_baseline_that_cannot_be_read_never_passes(
         assert [one.found for one in verdict.findings] == ["not_comparable"]
 
 
+def test_a_damaged_trial_beside_good_ones_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    good = write_trial(record(), tmp_path / "good")
+    store = truncated(tmp_path).parents[2]
+    write_trial(record(minute=1), store)
+    code, verdict = compared(tmp_path, store, good)
+    assert code == 0
+    assert "record.json is not what was written" in details(verdict, "not_comparable")
+    assert any(one.kind == "counter" for one in verdict.findings)
+    assert main([f"base={store}", f"candidate={good}", "strict=true"]) == 3
+
+
 def test_a_damaged_line_of_accepted_baselines_is_named(tmp_path: Path) -> None:
     (tmp_path / "accepted.jsonl").write_text("{}\n")
     words = ["gate", f"baselines={tmp_path}", f"out={tmp_path / 'out'}"]

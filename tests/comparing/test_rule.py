@@ -106,6 +106,13 @@ def test_the_p_of_one_metric_is_that_of_a_t_test_against_the_margin() -> None:
     assert (decided(logs).lower_M[0], decided(logs).upper_M[0]) == pytest.approx((low, high))
 
 
+def test_the_interval_of_one_of_two_is_wider_than_of_one_alone() -> None:
+    logs = wobbling(0.04, 0.02)
+    low, high = stats.ttest_1samp(logs, 0).confidence_interval(1 - SHIPPED.alpha)
+    both = decided(logs, wobbling(0.0))
+    assert (both.lower_M[0], both.upper_M[0]) == pytest.approx((low, high))
+
+
 def test_holm_steps_down_and_never_up() -> None:
     # The example of Holm's procedure that textbooks use: .01 .04 .03 .005 at four hypotheses.
     adjusted = holm(np.array([0.01, 0.04, 0.03, 0.005]))
