@@ -1,4 +1,4 @@
-"""One process at a time for each cell, whatever happens to it: the kernel releases its locks."""
+"""One process at a time for a cell or a file, whatever happens to it: the kernel frees locks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,3 +27,10 @@ def cell_lock(folder: Path, *, wait: bool) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+@contextmanager
+def file_lock(path: Path, *, timeout_s: float) -> Iterator[None]:
+    """Nobody else writes this file until the end of the block; raises TimeoutError."""
+    with FileLock(path.with_name(f".{path.name}.lock"), timeout=timeout_s):
+        yield

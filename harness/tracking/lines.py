@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from filelock import FileLock
 from pydantic import ValidationError
 
 from harness.schema import Part
 from harness.stored.files import replace_durably
+from harness.stored.locks import file_lock
 
 AnyPart = TypeVar("AnyPart", bound=Part)
 WAIT_S = 60
@@ -37,7 +37,7 @@ def read(path: Path, kind: type[AnyPart]) -> Read[AnyPart]:
 def append(path: Path, row: Part) -> None:
     """Add a row at the end, durably; the file has it whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock"), timeout=WAIT_S):
+    with file_lock(path, timeout_s=WAIT_S):
         before = path.read_bytes() if path.exists() else b""
         # A line cut off by whatever wrote it must not swallow the next.
         joint = b"" if not before or before.endswith(b"\n") else b"\n"
