@@ -17,6 +17,7 @@ FOLDERS = {
     "memory_tiers": "knows bytes: pages, tiers, placement, cache management, summaries",
     "backends": "runs a model and joins the two",
     "harness": "asks the questions: entry point, tasks, metrics, records",
+    "hydra_plugins": "where Hydra looks for our sweeper",
     "benchmarks": "speed against named baselines, interleaved",
     "models": "the bundled model, its card, and its training (`make model`)",
     "tests": "laws over everything in conf/, parity of kernels, and the rest",
