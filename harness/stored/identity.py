@@ -8,8 +8,8 @@ from harness.record import Cell
 from harness.settings import Settings
 from harness.sources import measured_sha256, measuring_sha256
 
-# Settings that change nothing that is measured, by their first key.
-EXCLUDED = ("results", "logger", "sweep")
+# Settings that change nothing that is measured.
+EXCLUDED = ("results", "logger", "sweep", "tier.disk.path")
 # Of the hash, in names of folders.
 SHORT = 16
 
@@ -19,9 +19,19 @@ def cell_hash(settings: Settings, model_sha256: str | None) -> str:
 
     The code under test is not in it: a cell keeps its hash over commits, so that they compare.
     """
-    config = settings.model_dump(mode="json", by_alias=True, exclude=set(EXCLUDED))
+    config = settings.model_dump(mode="json", by_alias=True)
+    for key in EXCLUDED:
+        _drop(config, key.split("."))
     parts = {"config": config, "model": model_sha256, "benchmark": measuring_sha256()}
     return hashlib.sha256(canonical(parts)).hexdigest()
+
+
+def _drop(config: dict[str, Any], path: list[str]) -> None:
+    """Take out what a path of keys leads to, where it is there."""
+    *folders, last = path
+    for one in folders:
+        config = config.get(one, {})
+    config.pop(last, None)
 
 
 def canonical(value: Any) -> bytes:
