@@ -12,7 +12,7 @@ from scipy import stats
 from harness.accuracy import wilson
 from harness.comparing.counters import Named
 from harness.comparing.finding import Finding, FindingClass
-from harness.comparing.rule import POWER, holm
+from harness.comparing.rule import POWER, holm, sign_flips_p
 from harness.record import Sample
 
 MACRO = "accuracy"
@@ -132,18 +132,7 @@ def loss_p(by_task: Mapping[str, Sequence[tuple[float, float]]]) -> tuple[float,
 def flip_p(losses: Sequence[float]) -> float:
     """One-sided p of the mean of losses under flips of their signs."""
     known = np.array([loss for loss in losses if loss])
-    if not known.size:
-        return 1.0
-    tested = stats.permutation_test(
-        (known,),
-        lambda values, axis: np.mean(values, axis=axis),
-        permutation_type="samples",
-        alternative="greater",
-        n_resamples=2**14,
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    )
-    return float(tested.pvalue)
+    return sign_flips_p(known) if known.size else 1.0
 
 
 def flips(pairs: Sequence[tuple[float, float]]) -> tuple[int, int]:

@@ -124,10 +124,13 @@ def confirmed(first: Decision, second: Decision) -> Decision:
 def sign_flip_p(logs_N: Floats, margin: float) -> float | None:
     """One-sided p of the same worsening without a normal distribution; None of too few."""
     known = logs_N[np.isfinite(logs_N)] - margin
-    if known.size < LEAST_ROUNDS:
-        return None
+    return None if known.size < LEAST_ROUNDS else sign_flips_p(known)
+
+
+def sign_flips_p(values_N: Floats) -> float:
+    """One-sided p of a mean above zero, where each value could as well have the other sign."""
     tested: Any = stats.permutation_test(
-        (known,),
+        (values_N,),
         lambda values, axis: np.mean(values, axis=axis),
         permutation_type="samples",
         alternative="greater",
