@@ -4,7 +4,8 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -127,7 +128,7 @@ def run_cell(
     experiment: str,
 ) -> Finished:
     """Run every arm, interleaved, and return what is kept, also of a run that broke off."""
-    started_at = datetime.now(UTC)
+    started_at, started_s = datetime.now(UTC), perf_counter()
     settings, workload = prepared.settings, prepared.workload
     done = Progressed()
     with _broken_off(done):
@@ -145,7 +146,8 @@ def run_cell(
         overrides=overrides,
         argv=argv,
         started_at=started_at,
-        ended_at=datetime.now(UTC),
+        # By one monotonic clock: the time of day may jump in between.
+        ended_at=started_at + timedelta(seconds=perf_counter() - started_s),
         task=settings.task.target.rpartition(".")[2].lower(),
         planned_uids=[item.source.uid for item in workload.items],
         seed=getattr(workload.task, "seed", 0),

@@ -1,5 +1,6 @@
 """Faults that a run could hide: settings that were not applied, warm-ups that are measured."""
 
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,25 @@ def test_a_store_that_cannot_be_written_is_refused_before_anything_is_measured(
     said = capsys.readouterr()
     assert "give results=FOLDER" in said.err
     assert "requests" not in said.out
+
+
+def test_a_clock_that_jumps_back_changes_no_duration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jumps = iter(range(100))
+
+    class Jumping(datetime):
+        """A time of day that loses an hour between two looks at it."""
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) - timedelta(hours=next(jumps))
+
+    monkeypatch.setattr("harness.cell.datetime", Jumping)
+    code, (record,) = run(("hydra.mode=RUN", *SMALL), tmp_path, monkeypatch)
+    assert code == 0
+    assert 0 < record["run"]["duration_s"] < 600
+    assert record["run"]["started_at"] < record["run"]["ended_at"]
+    latencies = [one[name] for one in record["samples"] for name in ("ttft_ms", "tpot_ms")]
+    assert all(latency is None or latency > 0 for latency in latencies)
+    assert next(jumps) >= 1, "nobody looked at the clock"
