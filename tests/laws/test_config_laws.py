@@ -6,10 +6,12 @@ from harness.build import build, build_algorithm, build_mapper, find
 from harness.settings import Component, validated
 from tests.laws.configs import CONF, PLACEMENTS, composed, options
 
+# Read by W&B: no group of a run, see tests/harness/test_wandb_sweep.py.
+SWEEPS = CONF / "sweeps"
 GROUPS = sorted(
     str(folder.relative_to(CONF))
     for folder in CONF.rglob("*")
-    if folder.is_dir() and list(folder.glob("*.yaml"))
+    if folder.is_dir() and folder != SWEEPS and list(folder.glob("*.yaml"))
 )
 EXPERIMENTS = options("experiment")
 CHOICES = [(group, option) for group in GROUPS for option in options(group)]
