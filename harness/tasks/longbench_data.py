@@ -68,7 +68,7 @@ def _file(folder: Path, name: str) -> Path | None:
 
 def _parsed(path: Path, number: int, line: str) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.rstrip("\n"))
     except json.JSONDecodeError as error:
         reason = f"not JSON, {error.msg} at column {error.colno}"
         raise ValueError(f"{path}:{number}: {reason}") from None
