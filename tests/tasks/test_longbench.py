@@ -14,6 +14,7 @@ from tests.tasks.byte_tokenizer import ByteTokenizer
 from tests.tasks.longbench_settings import FOLDER, PROMPTS, settings
 
 WITHOUT_CHAT = {"trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"}
+APART = {"code_sim", "count", "retrieval", "retrieval_zh"}
 ROW = {"context": "C", "input": "Q", "answers": ["A"], "all_classes": None, "length": 1}
 
 
@@ -46,6 +47,16 @@ def test_a_right_answer_scores_one(tokenizer):
     for request in task.requests(tokenizer):
         assert task.score(request, request.references[-1]) == pytest.approx(1, abs=1e-6)
         assert task.score(request, "") == 0
+
+
+def test_of_a_few_shot_answer_the_first_line_counts(tokenizer):
+    task = settings()
+    for request in task.requests(tokenizer):
+        answer = f"\n{request.references[0]}\nand more words of many classes: Food"
+        first_line_counts = task.score(request, answer) == pytest.approx(1, abs=1e-6)
+        few_shot = request.task in {"trec", "triviaqa", "samsum", "lsht"}
+        # Code and numbers stand apart from words anyway.
+        assert first_line_counts == (few_shot or SUBSETS[request.task].metric in APART)
 
 
 def test_the_options_name_the_tasks_of_the_benchmark():
