@@ -98,7 +98,7 @@ def prepare(settings: Settings) -> Prepared:
     build_mapper(settings, algorithm)
     build(settings.cache.policy, "cache.policy")
     device = choose_device(settings.backend.device)
-    task = build(settings.task, "task")
+    task = build(settings.task, "task").limited_to(info.max_tokens)
     workload = make_workload(
         task,
         tokenizer,

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 
 class Tokenizer(Protocol):
@@ -11,6 +11,9 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, special tokens included as the model expects them."""
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """The text of tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,10 @@ class TaskRequest:
 
 class Task(ABC):
     """A frozen dataclass of settings that yields requests and scores answers."""
+
+    def limited_to(self, max_tokens: int) -> Self:
+        """The task for a model of that many tokens, the same where its settings say how long."""
+        return self
 
     @abstractmethod
     def requests(self, tokenizer: Tokenizer) -> Sequence[TaskRequest]:

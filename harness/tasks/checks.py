@@ -30,3 +30,9 @@ def flag(key: str, value: object) -> None:
     """Raise ValueError unless `value` is a bool."""
     if not isinstance(value, bool):
         raise ValueError(f"{key}={value!r}: must be true or false")
+
+
+def text_or_none(key: str, value: object) -> None:
+    """Raise ValueError unless `value` is a text that is not empty, or None."""
+    if value is not None and not (isinstance(value, str) and value):
+        raise ValueError(f"{key}={value!r}: must be a path or null")
