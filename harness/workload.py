@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from backends.base import Request
-from harness.encoding import encode, encode_scored, ends_at
+from harness.encoding import encode, encode_scored, ends_at, prefix_id
 from harness.tasks.base import Task, TaskRequest
 
 
@@ -99,11 +99,17 @@ def _split(source: TaskRequest, tokenizer: Any) -> _Ids:
         asked = prompt = encode(tokenizer, text)
         scored: list[int] = []
     else:
-        asked, scored = encode_scored(tokenizer, text, source.continuation)
+        asked, scored = _scored(source.continuation, tokenizer, None if source.is_text else text)
         prompt = [*asked, *scored[:-1]]
     if source.question_tokens:
         return _Ids(prompt, max(0, len(asked) - source.question_tokens), scored)
     return _Ids(prompt, _common_prefix(asked, encode(tokenizer, source.context)), scored)
+
+
+def _scored(continuation: str, tokenizer: Any, context: str | None) -> tuple[list[int], list[int]]:
+    if context is None:
+        return [prefix_id(tokenizer)], encode(tokenizer, continuation)
+    return encode_scored(tokenizer, context, continuation)
 
 
 def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

@@ -25,8 +25,9 @@ class Speaker:
     """What lm-eval asks of a model; `model_class` joins it with lm-eval's own template.
 
     Arguments are Hydra overrides (`algo="quest"`, `{"algo.retrieve.budget_tokens": 256}`), and:
-    pretrained, a folder or hub id; device; max_length, of context and answer; add_bos_token;
-    question_tokens, the last ones of a context that go through the algorithm.
+    pretrained, a folder or hub id; device, `cpu` or what is there; max_length, of context and
+    answer; add_bos_token; question_tokens, the last ones of a context that go through the
+    algorithm.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class Speaker:
         chosen = {"load": "batch"} | chosen
         if pretrained is not None:
             chosen |= {"model": "hf", "model.path": pretrained}
-        if device is not None:
-            chosen |= {"backend.device": device.partition(":")[0]}
+        # Its command line says `cuda` on any machine, and its `hf` model then takes what is there.
+        if device == "cpu":
+            chosen |= {"backend.device": device}
         try:
             self.system = AnsweringSystem(as_overrides(chosen), question_tokens)
         except ValueError as error:

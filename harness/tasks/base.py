@@ -22,8 +22,9 @@ class TaskRequest:
 
     The prompt is `context + question`, nothing between them. `metadata` holds JSON values that
     say how the request was built (needle depths, names, values). stop_strings end an answer and are
-    no part of it; continuation: scored after the prompt instead of an answer; question_tokens: so
-    many of the last tokens of `context` belong to the question.
+    no part of it; continuation: scored after the prompt instead of an answer; is_text: it is a text
+    by itself, with the special tokens that the tokenizer gives it; question_tokens: so many of the
+    last tokens of `context` belong to the question.
     """
 
     uid: str
@@ -35,6 +36,7 @@ class TaskRequest:
     metadata: dict[str, Any] = field(default_factory=dict)
     stop_strings: tuple[str, ...] = ()
     continuation: str | None = None
+    is_text: bool = False
     question_tokens: int = 0
 
 

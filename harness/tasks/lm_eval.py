@@ -39,7 +39,7 @@ class LmEval(Task):
     names: Sequence[str]
     include: str | None
     builtin: bool
-    metadata: Mapping[str, Any]
+    metadata: Mapping[str, Any] | None
     num_samples: int | None
     num_fewshot: int | None
     max_new_tokens: int | None
@@ -60,8 +60,8 @@ class LmEval(Task):
             checks.at_least("task.num_fewshot", self.num_fewshot, 0)
         checks.at_least("task.seed", self.seed, 0)
         checks.flag("task.builtin", self.builtin)
-        if not isinstance(self.metadata, Mapping):
-            raise ValueError(f"task.metadata={self.metadata!r}: must be a mapping")
+        if not isinstance(self.metadata, Mapping | None):
+            raise ValueError(f"task.metadata={self.metadata!r}: must be a mapping, or null")
 
     def requests(self, tokenizer: Tokenizer) -> Sequence[TaskRequest]:
         """See Task; one for each of lm-eval's instances, as `simple_evaluate` builds them."""
@@ -70,7 +70,10 @@ class LmEval(Task):
             include=self.include,
             builtin=self.builtin,
             # Synthetic tasks size their texts by it.
-            arguments={"tokenizer": getattr(tokenizer, "name_or_path", None), **self.metadata},
+            arguments={
+                "tokenizer": getattr(tokenizer, "name_or_path", None),
+                **(self.metadata or {}),
+            },
             seed=self.seed,
             num_fewshot=self.num_fewshot,
         )
@@ -134,7 +137,7 @@ class LmEval(Task):
         if instance.request_type == "loglikelihood_rolling":
             (text,) = instance.args
             return TaskRequest(
-                **common, context="", question="", max_new_tokens=1, continuation=text
+                **common, context="", question="", max_new_tokens=1, continuation=text, is_text=True
             )
         prompt = instance.args[0]
         own = "" if self.question_tokens else library.own_part(document.task, instance)
