@@ -81,7 +81,7 @@ def load_tasks(
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
         raise UnusableError(_missing(error)) from None
-    with _seeded(seed):
+    with _seeded(seed), _data_of(names):
         manager = TaskManager(
             include_path=include, include_defaults=builtin, metadata=dict(arguments)
         )
@@ -170,6 +170,26 @@ def _seeded(seed: int) -> Iterator[None]:
     finally:
         random.setstate(ours)
         np.random.set_state(arrays)
+
+
+@contextmanager
+def _data_of(names: Sequence[str]) -> Iterator[None]:
+    """Say in one line what data a task has not got, or cannot read."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(_missing(error)) from None
+    except Exception as error:
+        # Of nltk's missing models only the bare class tells; `datasets` is not imported here.
+        absent = isinstance(error, OSError) or type(error) is LookupError
+        if not absent and not type(error).__module__.startswith("datasets"):
+            raise
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise ValueError(
+            f"task.names={list(names)}: its data cannot be read here: {reason}; fetch it with "
+            f"`kvloom-lm-eval run --model dummy --tasks {','.join(names)} --limit 1` where there "
+            "is a network, or name a local copy in a task of your own (task.include)"
+        ) from None
 
 
 def _missing(error: ModuleNotFoundError) -> str:
