@@ -193,6 +193,6 @@ def _data_of(names: Sequence[str]) -> Iterator[None]:
 
 
 def _missing(error: ModuleNotFoundError) -> str:
-    if error.name == "lm_eval":
+    if (error.name or "").partition(".")[0] == "lm_eval":
         return ABSENT
     return f"lm-eval needs the package {error.name}; pip install 'kvloom[eval]'"
