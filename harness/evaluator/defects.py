@@ -6,7 +6,7 @@ from fnmatch import fnmatch
 DEFECTS = {
     "ruler_cwe": "its solved example is sized for but never shown: the task is 0-shot",
     "ruler_qa_*": "an answer is scored by the share of its references; RULER takes the best one",
-    "ruler_vt": "the prompt says `assgined` where RULER says `assigned`",
+    "ruler_vt": "a word of the prompt, `assigned`, is misspelt",
     "niah_single_[23]": "an essay haystack ends with its corpus; RULER repeats the corpus",
     "longbench_*": "prompts have lost spaces and newlines at their ends, and long ones are not cut "
     "in the middle as the original does",

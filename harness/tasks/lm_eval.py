@@ -101,7 +101,11 @@ class LmEval(Task):
             else "what follows the description and the solved examples of each prompt"
         )
         note = f"tasks of lm-eval {library.version()}: {', '.join(names)}; the question is {rule}"
-        return [note, *defects(names)]
+        sampled = sorted({one.name for one in self._documents if _samples(one.instances[0])})
+        how = (
+            [f"{', '.join(sampled)} would sample; protocol.temperature says how"] if sampled else []
+        )
+        return [note, *how, *defects(names)]
 
     def settled(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See Task; the score of a document is that of the first of its requests."""
@@ -184,6 +188,12 @@ def _documents(name: str, task: Any, instances: Sequence[Any]) -> list[_Document
         _Document(task, name, members, [f"lm_eval-{name}-{doc}-{one.idx}" for one in members])
         for doc, members in by_doc.items()
     ]
+
+
+def _samples(instance: Any) -> bool:
+    if instance.request_type != "generate_until":
+        return False
+    return bool(library.generation(instance.args[1], MOST_NEW_TOKENS)["do_sample"])
 
 
 def _response(instance: Any, outcome: Outcome) -> Any:

@@ -13,6 +13,7 @@ SHARED = """\
 dataset_path: json
 dataset_kwargs: {{data_files: {{test: {data}}}}}
 test_split: test
+fewshot_split: test
 doc_to_text: "{{{{text}}}}"
 task: {name}
 """

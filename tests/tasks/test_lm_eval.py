@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness.evaluator import command
+from harness.evaluator.defects import defects
 from harness.evaluator.model import as_overrides, model_class
+from harness.tasks.lm_eval import LmEval
 from tests.harness.cli_runs import run
 from tests.tasks.lm_eval_samples import KINDS, write_tasks
 
@@ -155,6 +157,29 @@ def test_a_cell_gets_what_lm_eval_gets(kind, folders, theirs, tmp_path, monkeypa
             assert first["answer"] == wanted or first["answer"].startswith("log-likelihood")
     sparse = record["arms"]["quest"]["metrics"]
     assert sparse.keys() == dense["metrics"].keys()
+
+
+@needs_lm_eval
+def test_the_question_can_be_what_follows_the_solved_examples(folders, tokenizer):
+    common = {"builtin": False, "metadata": None, "num_samples": 2, "max_new_tokens": None}
+    common |= {"names": ["local_gen", "local_likelihood"], "include": folders[1], "metric": None}
+    task = LmEval(**common, num_fewshot=1, question_tokens=None, seed=0)
+    made = task.requests(tokenizer)
+    rows = (Path(folders[1]) / "documents.jsonl").read_text().splitlines()
+    texts = [json.loads(row)["text"] for row in rows[:2]]
+    assert [one.question for one in made] == texts * 2
+    assert all("special magic number" in one.context for one in made)
+    assert [one.continuation is None for one in made] == [True, True, False, False]
+    assert "solved examples" in task.notes[0]
+    whole = LmEval(**common, num_fewshot=1, question_tokens=9, seed=0).requests(tokenizer)
+    assert [one.context for one in whole] == [one.context + one.question for one in made]
+
+
+def test_what_is_known_to_be_off_is_said_of_the_tasks_it_is_off_in():
+    assert defects(["niah_single_1", "arc_easy"]) == []
+    (line,) = defects(["ruler_qa_squad", "ruler_qa_hotpot"])
+    assert line.startswith("lm-eval's ruler_qa_* is not the original")
+    assert len(defects(["longbench_trec", "ruler_cwe"])) == 3
 
 
 def test_without_the_package_one_line_says_how_to_get_it(tmp_path, monkeypatch, capsys):
