@@ -1,9 +1,9 @@
 """What a backend is: requests in, timed tokens out, counters beside; it computes no metric."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from backends.finish import Finish
 from memory_tiers.counters import Counters
@@ -15,7 +15,9 @@ class Request:
 
     prompt_ids: the whole prompt; num_context: its leading tokens that are prefilled densely, the
     others are the question and go through the sparse path; temperature 0 is greedy, and what is
-    sampled depends on `seed` alone, not on the batch mates.
+    sampled depends on `seed` alone, not on the batch mates; ends: told the answer after each token,
+    whether it is complete; scored_ids: tokens whose log-probabilities are asked for, the last of
+    which would follow the prompt, while those before it are the last ones of the prompt.
     """
 
     uid: str
@@ -25,17 +27,33 @@ class Request:
     stop_ids: frozenset[int]
     temperature: float = 0.0
     seed: int = 0
+    ends: Callable[[Sequence[int]], bool] | None = None
+    scored_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """The harness splits prompts; a split that is off is our bug."""
         assert 0 <= self.num_context <= len(self.prompt_ids), self
         assert self.prompt_ids, "an empty prompt has nothing to attend to"
         assert self.max_new_tokens > 0, self
+        assert len(self.scored_ids) <= len(self.prompt_ids), self
+        assert self.prompt_ids[self.first_scoring_row + 1 :] == self.scored_ids[:-1], self
+
+    @property
+    def first_scoring_row(self) -> int:
+        """The prompt token that the first of the scored ones follows."""
+        return len(self.prompt_ids) - max(1, len(self.scored_ids))
 
     @property
     def most_tokens(self) -> int:
         """Tokens of prompt and answer together, at most."""
         return len(self.prompt_ids) + self.max_new_tokens
+
+
+class TokenScore(NamedTuple):
+    """How likely a given token was, and whether none was likelier."""
+
+    log_probability: float
+    is_greedy: bool
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,10 @@ class Backend(ABC):
     @abstractmethod
     def take_failures(self) -> dict[str, str]:
         """Requests that ended without an answer since the last call, by uid, and why."""
+
+    @abstractmethod
+    def take_scores(self) -> dict[str, tuple[TokenScore, ...]]:
+        """Scores of the scored tokens of requests that have all of them since the last call."""
 
     @property
     @abstractmethod

@@ -139,7 +139,9 @@ def run_cell(
     if done.status == "ok" and settings.probe.requests:
         with _broken_off(done):
             results[-1] = _probed(prepared, done.arms[results[-1].name], results[-1], console)
-    system = system_facts(settings, prepared.info, prepared.kernel.name, done.model)
+    system = system_facts(
+        settings, prepared.info, prepared.kernel.name, done.model, workload.task.notes
+    )
     facts = RunFacts(
         arms=results,
         config=config,
@@ -238,9 +240,12 @@ def _arm_result(
     name: str, arm: TransformersBackend, prepared: Prepared, outcomes: Sequence[Outcome]
 ) -> ArmResult:
     geometry = prepared.plan.geometry
+    task = prepared.workload.task
+    own = tuple(task.settled([outcome for outcome in outcomes if outcome.arm == name]))
     return ArmResult(
         name=name,
-        outcomes=tuple(outcome for outcome in outcomes if outcome.arm == name),
+        outcomes=own,
+        task_metrics=task.metrics(own),
         counters=arm.counters,
         peak_bytes=arm.peak_bytes(),
         page_bytes=geometry.page_bytes,

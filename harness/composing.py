@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from harness.exits import one_line
 from harness.settings import Settings, validated
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -39,7 +40,7 @@ def settings_from(overrides: Sequence[str]) -> Settings:
     try:
         return validated(composed(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(str(error).splitlines()[0]) from None
+        raise ValueError(one_line(error)) from None
 
 
 def options(group: str) -> list[str]:

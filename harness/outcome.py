@@ -1,15 +1,28 @@
 """What a run yields before anything is computed from it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backends.finish import Finish
+from harness.metric import Metric
 from memory_tiers.counters import Counters
 
 Floats = NDArray[np.float32]
+
+
+class Likelihood(NamedTuple):
+    """Of a continuation: the sum of its log-probabilities, and whether each token was likeliest."""
+
+    log_probability: float
+    is_greedy: bool
+
+    def __str__(self) -> str:
+        """As it stands among answers."""
+        return f"log-likelihood {self.log_probability:.4f}" + ", greedy" * self.is_greedy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +31,7 @@ class Outcome:
 
     score: in [0, 1], None for a load that is not scored; token_times_s: when each output token
     was there, none for a request that broke off; started_s: when the request was handed to the
-    backend; error: why it broke off.
+    backend; error: why it broke off; likelihood: of a continuation that was scored.
     """
 
     uid: str
@@ -32,6 +45,7 @@ class Outcome:
     token_times_s: tuple[float, ...]
     finish: Finish
     error: str | None = None
+    likelihood: Likelihood | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +69,7 @@ class ArmResult:
 
     page_bytes, page_tokens: size of a page of KV; peak_bytes: by tier, and `index`;
     effective: settings read back from the running system (kernel, frames per tier, threads);
-    probed: None where no probe was asked for.
+    probed: None where no probe was asked for; task_metrics: what the task itself makes of it.
     """
 
     name: str
@@ -66,3 +80,4 @@ class ArmResult:
     page_tokens: int
     effective: dict[str, Any] = field(default_factory=dict)
     probed: Probed | None = None
+    task_metrics: Mapping[str, Metric] = field(default_factory=dict)

@@ -174,7 +174,11 @@ def build_arm(arm: ArmResult) -> Arm:
         for name, phase in phases_of(arm.counters).items()
     }
     return Arm(
-        metrics=arm_metrics(arm) | (fidelity_metrics(arm.probed) if arm.probed else {}),
+        metrics={
+            **arm_metrics(arm),
+            **(fidelity_metrics(arm.probed) if arm.probed else {}),
+            **arm.task_metrics,
+        },
         accuracy=arm_accuracy(arm),
         counters=counters,
         peak_bytes=arm.peak_bytes,

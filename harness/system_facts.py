@@ -1,5 +1,6 @@
 """What a record says of the system that ran, and what a reader must know about it."""
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -12,7 +13,13 @@ from harness.record import ModelInfo as ModelFacts
 from harness.settings import LocalModel, Settings
 
 
-def system_facts(settings: Settings, info: ModelInfo, kernel: str, model: Any | None) -> System:
+def system_facts(
+    settings: Settings,
+    info: ModelInfo,
+    kernel: str,
+    model: Any | None,
+    task_notes: Sequence[str] = (),
+) -> System:
     """The composed system, read back where it can be; the model is None if it did not load."""
     return System(
         algo=settings.algo.name,
@@ -29,7 +36,7 @@ def system_facts(settings: Settings, info: ModelInfo, kernel: str, model: Any | 
             sha256=model_sha256(settings),
         ),
         requested_budget=requested_budget(settings),
-        notes=tuple(_notes(settings, info)),
+        notes=(*_notes(settings, info), *task_notes),
     )
 
 

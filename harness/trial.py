@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from backends.base import Backend, Request, TokenEvent
+from backends.base import Backend, Request, TokenEvent, TokenScore
 from backends.finish import Finish
-from harness.outcome import Outcome
+from harness.encoding import cut_at
+from harness.outcome import Likelihood, Outcome
 from harness.workload import Item, Workload
 
 
@@ -19,6 +20,7 @@ class Heard:
     token_ids: list[int] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
     finish: Finish = "length"
+    scores: tuple[TokenScore, ...] = ()
     error: str | None = None
 
     def hear(self, event: TokenEvent) -> None:
@@ -31,7 +33,7 @@ class Heard:
 def warm_up(arms: Mapping[str, Backend], request: Request) -> None:
     """Run one request through every arm, then forget what it counted."""
     for backend in arms.values():
-        _drive(backend, [request])
+        drive(backend, [request])
         backend.reset_counters()
 
 
@@ -46,7 +48,7 @@ def run_interleaved(
     names = list(arms)
     for number, round_items in enumerate(_rounds(workload.items, at_once)):
         for name in names if number % 2 == 0 else names[::-1]:
-            heard = _drive(arms[name], [item.request for item in round_items])
+            heard = drive(arms[name], [item.request for item in round_items])
             for item in round_items:
                 yield _outcome(name, item, heard[item.request.uid], workload, tokenizer)
 
@@ -56,7 +58,8 @@ def _rounds(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
         yield items[start : start + size]
 
 
-def _drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
+def drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
+    """Run requests through a backend to the end; what was heard of each, by uid."""
     started_s = perf_counter()
     heard = {request.uid: Heard(started_s) for request in requests}
     backend.submit(requests)
@@ -65,11 +68,15 @@ def _drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
             heard[event.uid].hear(event)
         for uid, reason in backend.take_failures().items():
             heard[uid].finish, heard[uid].error = "error", reason
+        for uid, scores in backend.take_scores().items():
+            heard[uid].scores = scores
     return heard
 
 
 def _outcome(arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: Any) -> Outcome:
-    answer = tokenizer.decode(heard.token_ids, skip_special_tokens=True)
+    said = tokenizer.decode(heard.token_ids, skip_special_tokens=True)
+    likelihood = _likelihood(heard.scores)
+    answer = cut_at(said, item.source.stop_strings) if likelihood is None else str(likelihood)
     return Outcome(
         uid=item.source.uid,
         task=item.source.task,
@@ -82,4 +89,12 @@ def _outcome(arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: 
         token_times_s=() if heard.error else tuple(heard.times_s),
         finish=heard.finish,
         error=heard.error,
+        likelihood=likelihood,
     )
+
+
+def _likelihood(scores: Sequence[TokenScore]) -> Likelihood | None:
+    if not scores:
+        return None
+    total = sum(score.log_probability for score in scores)
+    return Likelihood(total, all(score.is_greedy for score in scores))

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from backends.base import Request
+from harness.encoding import encode, encode_scored, ends_at, prefix_id
 from harness.tasks.base import Task, TaskRequest
 
 
@@ -52,17 +53,18 @@ def make_workload(
     """Tokenise everything before the clock starts."""
     items = []
     for number, source in enumerate(task.requests(tokenizer)):
-        prompt_ids, num_context = _split(source, tokenizer)
-        if protocol == "question_dense":
-            num_context = len(prompt_ids)
+        ids = _split(source, tokenizer)
+        dense = protocol == "question_dense"
         request = Request(
             uid=source.uid,
-            prompt_ids=tuple(prompt_ids),
-            num_context=num_context,
+            prompt_ids=tuple(ids.prompt),
+            num_context=len(ids.prompt) - len(ids.scored[1:]) if dense else ids.num_context,
             max_new_tokens=source.max_new_tokens,
             stop_ids=stop_ids,
             temperature=temperature,
             seed=number,
+            ends=ends_at(tokenizer, source.stop_strings),
+            scored_ids=tuple(ids.scored),
         )
         items.append(Item(source, request))
     return Workload(task, tuple(items))
@@ -83,11 +85,31 @@ def warmup_request(workload: Workload, num_tokens: int, vocab_size: int) -> Requ
     )
 
 
-def _split(source: TaskRequest, tokenizer: Any) -> tuple[list[int], int]:
-    """Prompt ids, and how many of them are the context's own."""
-    prompt_ids = tokenizer.encode(source.context + source.question)
-    context_ids = tokenizer.encode(source.context)
-    return prompt_ids, _common_prefix(prompt_ids, context_ids)
+class _Ids(NamedTuple):
+    """Ids of a prompt, how many of them are the context's own, and those that are scored."""
+
+    prompt: list[int]
+    num_context: int
+    scored: list[int]
+
+
+def _split(source: TaskRequest, tokenizer: Any) -> _Ids:
+    text = source.context + source.question
+    if source.continuation is None:
+        asked = prompt = encode(tokenizer, text)
+        scored: list[int] = []
+    else:
+        asked, scored = _scored(source.continuation, tokenizer, None if source.is_text else text)
+        prompt = [*asked, *scored[:-1]]
+    if source.question_tokens:
+        return _Ids(prompt, max(0, len(asked) - source.question_tokens), scored)
+    return _Ids(prompt, _common_prefix(asked, encode(tokenizer, source.context)), scored)
+
+
+def _scored(continuation: str, tokenizer: Any, context: str | None) -> tuple[list[int], list[int]]:
+    if context is None:
+        return [prefix_id(tokenizer)], encode(tokenizer, continuation)
+    return encode_scored(tokenizer, context, continuation)
 
 
 def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from backends.base import Backend, Request, TokenEvent
+from backends.base import Backend, Request, TokenEvent, TokenScore
 from backends.batch import Batch
 from backends.context import Context
 from backends.finish import Finish
@@ -15,6 +15,7 @@ from backends.paged_attention import PagedAttention
 from backends.scheduler import Piece, Running, Schedule, Scheduler
 from backends.transformers.plug import Chunk, Step, plug_in
 from backends.transformers.sampling import draws_for, next_tokens
+from backends.transformers.scoring import PromptScores, scoring_rows
 from memory_tiers.counters import Counters
 
 
@@ -24,7 +25,9 @@ class TransformersBackend(Backend):
     Several engines may share one model: which pages a forward pass reads travels with it.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"greedy", "sampling", "chunked_prefill"})
+    provides: ClassVar[frozenset[str]] = frozenset(
+        {"greedy", "sampling", "chunked_prefill", "log_probabilities"}
+    )
 
     def __init__(self, model: Any, attention: PagedAttention, schedule: Schedule) -> None:
         """Plug the model in; no request is running."""
@@ -36,6 +39,7 @@ class TransformersBackend(Backend):
         self._reads_whole = schedule.reads_whole
         self._failures: dict[str, str] = {}
         self._contexts: dict[str, Context] = {}
+        self._scores = PromptScores()
 
     @property
     def counters(self) -> Counters:  # type: ignore[override]
@@ -90,6 +94,10 @@ class TransformersBackend(Backend):
         failed, self._failures = self._failures, {}
         return failed
 
+    def take_scores(self) -> dict[str, tuple[TokenScore, ...]]:
+        """See Backend."""
+        return self._scores.take()
+
     def peak_bytes(self) -> dict[str, int]:
         """See Backend."""
         peaks = {tier.name: tier.peak_bytes for tier in self.attention.memory.tiers}
@@ -121,11 +129,15 @@ class TransformersBackend(Backend):
             running.stored = context.num_tokens
 
     def _forward(self, decoding: list[Running], pieces: list[Piece]) -> Tensor:
-        """Logits of the decode rows, then of the last row of each piece that ends a prompt."""
+        """Logits of the decode rows, then of the last row of each piece that ends a prompt.
+
+        Those of the rows before scored tokens go to the scores.
+        """
         ids = [running.answer[-1] for running in decoding]
         positions = [running.stored for running in decoding]
-        speaking = list(range(len(decoding)))
+        speaking, scoring = list(range(len(decoding))), []
         for piece in pieces:
+            scoring += [len(ids) + row for row in scoring_rows(piece)]
             first, stop = piece.running.stored, piece.running.stored + piece.count
             ids += piece.running.request.prompt_ids[first:stop]
             positions += range(first, stop)
@@ -141,11 +153,12 @@ class TransformersBackend(Backend):
             position_ids=self._tensor(positions).unsqueeze(0),
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=self._tensor(speaking),
+            logits_to_keep=self._tensor(speaking + scoring),
             kvloom_step=step,
         )
         logits: Tensor = output.logits[0]
-        return logits
+        self._scores.add(pieces, logits[len(speaking) :])
+        return logits[: len(speaking)]
 
     def _chunk(self, piece: Piece) -> Chunk:
         running = piece.running
@@ -194,6 +207,7 @@ class TransformersBackend(Backend):
         damaged = self.attention.memory.damaged_slots()
         for running in [one for one in self.scheduler.running if one.slot in damaged]:
             self._failures[running.request.uid] = damaged[running.slot]
+            self._scores.forget(running.request.uid)
             self._retire(running)
         return damaged
 
@@ -203,6 +217,6 @@ class TransformersBackend(Backend):
 
 
 def _finish(request: Request, answer: list[int]) -> Finish | None:
-    if answer[-1] in request.stop_ids:
+    if answer[-1] in request.stop_ids or (request.ends is not None and request.ends(answer)):
         return "stop"
     return "length" if len(answer) == request.max_new_tokens else None

@@ -1,9 +1,12 @@
 """The contract of a task: requests that depend on a seed alone, and a score per answer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
+
+from harness.metric import Metric
+from harness.outcome import Outcome
 
 
 class Tokenizer(Protocol):
@@ -21,7 +24,10 @@ class TaskRequest:
     """One prompt, split where the protocol splits it, and what the answer is scored against.
 
     The prompt is `context + question`, nothing between them. `metadata` holds JSON values that
-    say how the request was built (needle depths, names, values).
+    say how the request was built (needle depths, names, values). stop_strings end an answer and are
+    no part of it; continuation: scored after the prompt instead of an answer; is_text: it is a text
+    by itself, with the special tokens that the tokenizer gives it; question_tokens: so many of the
+    last tokens of `context` belong to the question.
     """
 
     uid: str
@@ -31,6 +37,10 @@ class TaskRequest:
     references: tuple[str, ...]
     max_new_tokens: int
     metadata: dict[str, Any] = field(default_factory=dict)
+    stop_strings: tuple[str, ...] = ()
+    continuation: str | None = None
+    is_text: bool = False
+    question_tokens: int = 0
 
 
 class Task(ABC):
@@ -47,3 +57,16 @@ class Task(ABC):
     @abstractmethod
     def score(self, request: TaskRequest, answer: str) -> float | None:
         """The score of one answer, in [0, 1]; None where answers are not scored."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader must know of the task to read its scores right."""
+        return ()
+
+    def settled(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """The outcomes of one arm, with scores that take several of them to tell."""
+        return outcomes
+
+    def metrics(self, outcomes: Sequence[Outcome]) -> Mapping[str, Metric]:
+        """Numbers of one arm, by name, that are no mean of scores."""
+        return {}
