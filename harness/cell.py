@@ -146,7 +146,7 @@ def run_cell(
         argv=argv,
         started_at=started_at,
         ended_at=datetime.now(UTC),
-        task=settings.task.target.rpartition(".")[2].lower(),
+        task=workload.task.name,
         planned_uids=[item.source.uid for item in workload.items],
         seed=getattr(workload.task, "seed", 0),
         protocol=settings.protocol.name,

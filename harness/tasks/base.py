@@ -33,6 +33,11 @@ class TaskRequest:
 class Task(ABC):
     """A frozen dataclass of settings that yields requests and scores answers."""
 
+    @property
+    def name(self) -> str:
+        """What records call the benchmark."""
+        return type(self).__name__.lower()
+
     @abstractmethod
     def requests(self, tokenizer: Tokenizer) -> Sequence[TaskRequest]:
         """All requests; the same seed and tokenizer give the same requests on every machine."""

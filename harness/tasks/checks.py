@@ -30,3 +30,9 @@ def flag(key: str, value: object) -> None:
     """Raise ValueError unless `value` is a bool."""
     if not isinstance(value, bool):
         raise ValueError(f"{key}={value!r}: must be true or false")
+
+
+def path_or(key: str, value: object, names: Collection[str]) -> None:
+    """Raise ValueError unless `value` is text: a path, or one of the `names`."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{key}={value!r}: must be a path, or one of {', '.join(names)}")

@@ -1,0 +1,141 @@
+"""RULER's aggregation tasks: the most common words of a numbered list, and of a coded text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from string import ascii_lowercase
+from typing import ClassVar
+
+import numpy as np
+from scipy.special import zeta
+
+from harness.tasks.drafts import CountTokens, Draft, Generator
+from harness.tasks.haystacks import Haystack
+from harness.tasks.needles import distinct
+from harness.tasks.ruler_templates import COMMON_WORDS, FREQUENT_WORDS
+from harness.tasks.words import all_words
+
+NUM_COMMON = 10
+# Below this length RULER repeats words less often and shows a shorter example.
+FULL_LENGTH = 4096
+CODED_LETTERS = 6
+TOKENS_PER_CODED_WORD = 50
+ALPHA = 2.0
+
+
+class NumberedWords(Haystack):
+    """Words in random order, some more often than others; a unit is a word however often.
+
+    repeats: how often each of the first `NUM_COMMON` words stands there, and each other one.
+    """
+
+    setting = "haystack=words"
+    joiner = " "
+
+    def __init__(self, words: Sequence[str], repeats: tuple[int, int], shuffle_seed: int) -> None:
+        self.words = tuple(words)
+        self.repeats = repeats
+        self.shuffle_seed = shuffle_seed
+
+    def smallest_size(self, num_statements: int) -> int:
+        """See Haystack."""
+        return NUM_COMMON
+
+    def largest_size(self) -> int:
+        """See Haystack."""
+        return len(self.words)
+
+    def pieces(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
+        """See Haystack; numbers and words by turns."""
+        often, seldom = self.repeats
+        words = [*self.words[:NUM_COMMON] * often, *self.words[NUM_COMMON:size] * seldom]
+        Random(self.shuffle_seed).shuffle(words)
+        return numbered(words)
+
+
+class CodedText(Haystack):
+    """Coded words with Zipf frequencies, the first of the vocabulary as noise; a unit is a word."""
+
+    setting = "haystack=coded"
+    joiner = " "
+
+    def __init__(self, vocabulary: Sequence[str], shuffle_seed: int) -> None:
+        self.vocabulary = vocabulary
+        self.shuffle_seed = shuffle_seed
+
+    def smallest_size(self, num_statements: int) -> int:
+        """See Haystack; as many as it takes for the third word to stand there more than once."""
+        return 64
+
+    def pieces(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
+        """See Haystack."""
+        ranks_V = np.arange(1, len(self.vocabulary) + 1)
+        counts_V = (size * ranks_V**-ALPHA / zeta(ALPHA)).astype(int)
+        counted = zip(self.vocabulary, counts_V.tolist(), strict=True)
+        words = [word for word, count in counted for _ in range(count)]
+        Random(self.shuffle_seed).shuffle(words)
+        return words
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonWords(Generator):
+    """cwe: a solved example, then a longer list; the ten words that stand there most often."""
+
+    length: int
+    shuffle_seed: int
+
+    num_new_tokens: ClassVar[int] = COMMON_WORDS.num_new_tokens
+
+    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
+        """See Generator."""
+        rng, full = Random(seed), self.length >= FULL_LENGTH
+        shown = self._asked(rng, all_words(), (30, 3) if full else (6, 1))
+        size, repeats = (40, (10, 3)) if full else (20, (3, 1))
+        solved = self._asked(rng, rng.sample(all_words(), size), repeats)
+        answer = " ".join(numbered(solved.references))
+        return replace(shown, head=f"{solved.prompt(size)} {answer}\n{shown.head}")
+
+    def _asked(self, rng: Random, words: Sequence[str], repeats: tuple[int, int]) -> Draft:
+        words = rng.sample(words, len(words))
+        return Draft(
+            head=COMMON_WORDS.head,
+            haystack=NumberedWords(words, repeats, self.shuffle_seed),
+            statements=(),
+            places_seed="",
+            question=COMMON_WORDS.question + COMMON_WORDS.answer_prefix,
+            references=tuple(words[:NUM_COMMON]),
+            metadata={},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrequentWords(Generator):
+    """fwe: the three words that a coded text says most often, dots apart."""
+
+    length: int
+    shuffle_seed: int
+
+    num_new_tokens: ClassVar[int] = FREQUENT_WORDS.num_new_tokens
+
+    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
+        """See Generator."""
+        rng = Random(seed)
+        count = max(4, (self.length - self.num_new_tokens) // TOKENS_PER_CODED_WORD)
+        coded = distinct(count, lambda: "".join(rng.choices(ascii_lowercase, k=CODED_LETTERS)))
+        vocabulary = sorted(coded)
+        Random(self.shuffle_seed).shuffle(vocabulary)
+        vocabulary[0] = "..."
+        return Draft(
+            head=FREQUENT_WORDS.head,
+            haystack=CodedText(vocabulary, self.shuffle_seed),
+            statements=(),
+            places_seed="",
+            question=FREQUENT_WORDS.question + FREQUENT_WORDS.answer_prefix,
+            references=tuple(vocabulary[1:4]),
+            metadata={},
+        )
+
+
+def numbered(words: Sequence[str]) -> list[str]:
+    """Numbers from one and words by turns."""
+    return [piece for number, word in enumerate(words, 1) for piece in (f"{number}.", word)]
