@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from harness.tasks.haystacks import Haystack
 
-_PROBE_UNITS = 32
+PROBE_UNITS = 32
 _LEAST_TOKENS_PER_UNIT = 0.1
 _INTERPOLATIONS = 8
 
@@ -43,9 +43,9 @@ class Draft:
         return self.context(size) + self.question
 
     def pieces(self, size: int) -> list[str]:
-        """The prompt in pieces; all but the last end where a unit or a line of text does."""
+        """The prompt in pieces, to count tokens; their order may not be the prompt's."""
         places, joiner = Random(self.places_seed), self.haystack.joiner
-        *most, last = self.haystack.pieces(self.statements, size, places)
+        *most, last = self.haystack.unordered(self.statements, size, places)
         if joiner == "\n":
             pieces = [*(f"{unit}\n" for unit in most), last]
         else:
@@ -90,7 +90,7 @@ def largest_size(draft: Draft, count_tokens: CountTokens, limit: int) -> int:
     num_tokens = count_tokens(draft.prompt(size))
     assert num_tokens <= limit, f"{num_tokens} tokens are more than {limit}"
     too_large = size + limit + 1
-    guess = size + min(_PROBE_UNITS, limit)
+    guess = size + min(PROBE_UNITS, limit)
     while too_large - size > 1:
         num_guessed = count_tokens(draft.prompt(guess))
         per_unit = max((num_guessed - num_tokens) / (guess - size), _LEAST_TOKENS_PER_UNIT)

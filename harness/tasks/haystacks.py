@@ -34,6 +34,10 @@ class Haystack(ABC):
     def pieces(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
         """What `hide` joins."""
 
+    def unordered(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
+        """The pieces in any order that does not change the number of their tokens."""
+        return self.pieces(statements, size, rng)
+
     def largest_size(self) -> int | None:
         """The number of units there are, or None where there is no end of them."""
         return None

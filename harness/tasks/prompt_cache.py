@@ -28,7 +28,7 @@ _SHOWN_FROM = 100
 def built(task: "Ruler13", tokenizer: Tokenizer) -> tuple[TaskRequest, ...]:
     """All requests of a task, those that are kept from their files."""
     identity = tokenizer_sha256(tokenizer) if task.cache else None
-    paths = {one: _path(task, one, identity) for one in task.tasks} if identity else {}
+    paths = {one: path_of(task, one, identity) for one in task.tasks} if identity else {}
     kept = {one: read(path, task.num_samples) for one, path in paths.items()}
     missing = [one for one in task.tasks if not kept.get(one)]
     # All of them before the first is built: what is absent is told at once.
@@ -73,7 +73,8 @@ def write(path: Path, requests: Sequence[TaskRequest]) -> None:
     partial.replace(path)
 
 
-def _path(task: "Ruler13", name: str, tokenizer: str) -> Path:
+def path_of(task: "Ruler13", name: str, tokenizer: str) -> Path:
+    """Where the prompts of one task are kept; tokenizer: its identity."""
     sources = task.sources(name)
     content = {
         "tokenizer": tokenizer,
@@ -83,6 +84,7 @@ def _path(task: "Ruler13", name: str, tokenizer: str) -> Path:
         "num_samples": task.num_samples,
         "seed": task.seed,
         "sources": {key: ruler_data.digest_of(source) for key, source in sources.items()},
+        "sentences": task.sentences if "essays" in sources else None,
         "code": tasks_sha256(),
         "words": version("wonderwords"),
     }

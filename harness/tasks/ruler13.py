@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from harness.tasks import checks, ruler_data
 from harness.tasks.base import Task, TaskRequest, Tokenizer
 from harness.tasks.building import GROUP
-from harness.tasks.drafts import Draft, Generator, fitting_size
+from harness.tasks.drafts import PROBE_UNITS, Draft, Generator, fitting_size
 from harness.tasks.haystacks import Haystack, Noise
 from harness.tasks.needles import Needles
 from harness.tasks.niah import Niah
@@ -93,9 +93,9 @@ class Ruler13(Task):
         return match(answer, request.references)
 
     def sources(self, task: str) -> dict[str, str]:
-        """What the prompts of a task depend on beside the settings that all tasks have."""
+        """Where the texts of a task come from, by the key of the setting."""
         if task in ESSAY_TASKS:
-            return {"essays": self.essays, "sentences": self.sentences}
+            return {"essays": self.essays}
         return {QA_TASKS[task]: getattr(self, QA_TASKS[task])} if task in QA_TASKS else {}
 
     def generator(self, task: str) -> Generator:
@@ -132,15 +132,14 @@ class Ruler13(Task):
         seeds = [f"{self.seed}:{task}:{index}" for index in range(start, stop)]
         drafts = [generator.draft(seed, counts.text) for seed in seeds]
         limit = self.length - self._num_new_tokens(generator)
-        guess = drafts[0].smallest_size + limit // 16
+        guess = drafts[0].smallest_size + PROBE_UNITS
         sizes: list[int] = []
         in_pieces = True
         for draft in drafts:
             sizes.append(self._size(task, draft, counts, limit, guess, in_pieces=in_pieces))
             guess = sizes[0]
             if len(sizes) == 1:
-                pieces = draft.pieces(guess)
-                in_pieces = counts.joined(pieces) == counts.whole("".join(pieces))
+                in_pieces = counts.joined(draft.pieces(guess)) == counts.whole(draft.prompt(guess))
                 if not in_pieces:
                     sizes = [self._size(task, draft, counts, limit, guess, in_pieces=False)]
         return [
@@ -159,8 +158,9 @@ class Ruler13(Task):
         in_pieces: bool,
     ) -> int:
         def num_tokens(size: int) -> int:
-            pieces = draft.pieces(size)
-            return counts.joined(pieces) if in_pieces else counts.whole("".join(pieces))
+            return (
+                counts.joined(draft.pieces(size)) if in_pieces else counts.whole(draft.prompt(size))
+            )
 
         try:
             return fitting_size(draft, num_tokens, limit, guess)

@@ -89,8 +89,11 @@ def _original(content: Any, where: str) -> Iterator[tuple[str, Any]]:
         yield from _squad_rows(content, where)
     elif isinstance(content, list):
         for number, row in enumerate(content):
-            pairs = field_of(row, "context", list, at := f"{where}, entry {number}")
-            titles, sentences = zip(*pairs, strict=True)
+            at = f"{where}, entry {number}"
+            documents = field_of(row, "context", list, at)
+            if not all(isinstance(one, list) and len(one) == 2 for one in documents):
+                raise ValueError(f"{at}: field 'context' is no list of [title, sentences]")
+            titles, sentences = [one[0] for one in documents], [one[1] for one in documents]
             yield at, {**row, "context": {"title": titles, "sentences": sentences}}
     else:
         yield where, content
@@ -145,8 +148,10 @@ def _read_hotpotqa(rows: Rows) -> QASet:
     asked = []
     for at, row in rows:
         context = field_of(row, "context", dict, at)
-        pairs = zip(context.get("title", ()), context.get("sentences", ()), strict=True)
-        documents = [f"{title}\n{''.join(sentences)}" for title, sentences in pairs]
+        titles = field_of(context, "title", list, at)
+        sentences = field_of(context, "sentences", list, at)
+        pairs = zip(titles, sentences, strict=False)
+        documents = [f"{title}\n{''.join(own)}" for title, own in pairs]
         if not documents:
             raise ValueError(f"{at}: field 'context' holds no document")
         text = field_of(row, "question", str, at)

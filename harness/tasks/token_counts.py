@@ -1,7 +1,7 @@
 """Tokens of long texts from the tokens of their pieces, each of which is tokenised once."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.tasks.base import Tokenizer
@@ -9,6 +9,8 @@ from harness.tasks.base import Tokenizer
 # Before a space, between a letter or digit and a hyphen, after a line's end: where tokenizers cut.
 _CUTS = re.compile(r"(?<=\S)(?= )|(?<=[A-Za-z0-9])(?=-[A-Za-z0-9])|(?<=\n)(?=[^\n ])")
 _MOST_PIECES = 200_000
+_FEW_ATOMS = 6
+_BATCH_FROM = 64
 
 
 class TokenCounts:
@@ -35,7 +37,8 @@ class TokenCounts:
 
     def joined(self, pieces: Sequence[str]) -> int:
         """Tokens of the pieces put together, with what the tokenizer adds."""
-        first, rest = pieces[0], pieces[1:]
+        first, *lines = pieces[0].splitlines(keepends=True)
+        rest = [*lines, *pieces[1:]]
         if first not in self._wholes:
             self._forget_where_full(self._wholes)
             self._wholes[first] = self.whole(first)
@@ -51,17 +54,21 @@ class TokenCounts:
         if len(self._atoms) > _MOST_PIECES:
             self._atoms.clear()
             atoms = {atom for atoms in atoms_of.values() for atom in atoms}
-        self._learn_atoms(sorted(atoms))
+        # Where most is new, as in lines of uuids, whole pieces are faster.
+        if len(atoms) > len(atoms_of) * _FEW_ATOMS:
+            self._pieces.update(self._counted(list(atoms_of)))
+            return
+        self._atoms.update(self._counted(list(atoms)))
         for piece, own in atoms_of.items():
             self._pieces[piece] = sum(map(self._atoms.__getitem__, own))
 
-    def _learn_atoms(self, atoms: Sequence[str]) -> None:
-        around = [_neighbours(atom) for atom in atoms]
+    def _counted(self, texts: Sequence[str]) -> Iterator[tuple[str, int]]:
+        around = [_neighbours(text) for text in texts]
         for before, after in set(around).difference(self._around):
             (self._around[before, after],) = self._encode_all([before + after])
-        texts = [before + a + after for a, (before, after) in zip(atoms, around, strict=True)]
-        counted = zip(atoms, around, self._encode_all(texts), strict=True)
-        self._atoms.update((atom, count - self._around[ends]) for atom, ends, count in counted)
+        framed = [before + a + after for a, (before, after) in zip(texts, around, strict=True)]
+        for text, ends, count in zip(texts, around, self._encode_all(framed), strict=True):
+            yield text, count - self._around[ends]
 
     def _forget_where_full(self, known: dict[str, int]) -> None:
         if len(known) > _MOST_PIECES:
@@ -79,4 +86,11 @@ def _encoder(tokenizer: Tokenizer) -> Callable[[list[str]], list[int]]:
     batch = getattr(backend, "encode_batch_fast", None)
     if batch is None:
         return lambda texts: [len(tokenizer.encode(text)) for text in texts]
-    return lambda texts: [len(encoded) for encoded in batch(texts, add_special_tokens=False)]
+
+    def counts(texts: list[str]) -> list[int]:
+        # A batch wakes threads, which takes longer than a few short texts.
+        if len(texts) < _BATCH_FROM:
+            return [len(backend.encode(text, add_special_tokens=False)) for text in texts]
+        return [len(encoded) for encoded in batch(texts, add_special_tokens=False)]
+
+    return counts

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
 from random import Random
 from string import ascii_lowercase
 from typing import ClassVar
@@ -32,10 +34,20 @@ class NumberedWords(Haystack):
     setting = "haystack=words"
     joiner = " "
 
-    def __init__(self, words: Sequence[str], repeats: tuple[int, int], shuffle_seed: int) -> None:
-        self.words = tuple(words)
+    def __init__(
+        self, words: Sequence[str], repeats: tuple[int, int], seed: str, shuffle_seed: int
+    ) -> None:
+        self.words = words
         self.repeats = repeats
         self.shuffle_seed = shuffle_seed
+        self._rng = Random(seed)
+        self._drawn: dict[str, None] = {}
+        self._repeated(NUM_COMMON)
+
+    @property
+    def common(self) -> tuple[str, ...]:
+        """The words that stand there most often."""
+        return tuple(islice(self._drawn, NUM_COMMON))
 
     def smallest_size(self, num_statements: int) -> int:
         """See Haystack."""
@@ -47,10 +59,17 @@ class NumberedWords(Haystack):
 
     def pieces(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
         """See Haystack; numbers and words by turns."""
-        often, seldom = self.repeats
-        words = [*self.words[:NUM_COMMON] * often, *self.words[NUM_COMMON:size] * seldom]
-        Random(self.shuffle_seed).shuffle(words)
-        return numbered(words)
+        return numbered(_shuffled(self._repeated(size), self.shuffle_seed))
+
+    def unordered(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
+        """See Haystack."""
+        return numbered(self._repeated(size))
+
+    def _repeated(self, size: int) -> list[str]:
+        while len(self._drawn) < size:
+            self._drawn[self._rng.choice(self.words)] = None
+        words, (often, seldom) = list(islice(self._drawn, size)), self.repeats
+        return words[:NUM_COMMON] * often + words[NUM_COMMON:] * seldom
 
 
 class CodedText(Haystack):
@@ -69,12 +88,14 @@ class CodedText(Haystack):
 
     def pieces(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
         """See Haystack."""
+        return _shuffled(self.unordered(statements, size, rng), self.shuffle_seed)
+
+    def unordered(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
+        """See Haystack."""
         ranks_V = np.arange(1, len(self.vocabulary) + 1)
         counts_V = (size * ranks_V**-ALPHA / zeta(ALPHA)).astype(int)
         counted = zip(self.vocabulary, counts_V.tolist(), strict=True)
-        words = [word for word, count in counted for _ in range(count)]
-        Random(self.shuffle_seed).shuffle(words)
-        return words
+        return [word for word, count in counted for _ in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,22 +109,22 @@ class CommonWords(Generator):
 
     def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
         """See Generator."""
-        rng, full = Random(seed), self.length >= FULL_LENGTH
-        shown = self._asked(rng, all_words(), (30, 3) if full else (6, 1))
+        full = self.length >= FULL_LENGTH
+        shown = self._asked(f"{seed}:words", (30, 3) if full else (6, 1))
         size, repeats = (40, (10, 3)) if full else (20, (3, 1))
-        solved = self._asked(rng, rng.sample(all_words(), size), repeats)
+        solved = self._asked(f"{seed}:example", repeats)
         answer = " ".join(numbered(solved.references))
         return replace(shown, head=f"{solved.prompt(size)} {answer}\n{shown.head}")
 
-    def _asked(self, rng: Random, words: Sequence[str], repeats: tuple[int, int]) -> Draft:
-        words = rng.sample(words, len(words))
+    def _asked(self, seed: str, repeats: tuple[int, int]) -> Draft:
+        haystack = NumberedWords(all_words(), repeats, seed, self.shuffle_seed)
         return Draft(
             head=COMMON_WORDS.head,
-            haystack=NumberedWords(words, repeats, self.shuffle_seed),
+            haystack=haystack,
             statements=(),
             places_seed="",
             question=COMMON_WORDS.question + COMMON_WORDS.answer_prefix,
-            references=tuple(words[:NUM_COMMON]),
+            references=haystack.common,
             metadata={},
         )
 
@@ -139,3 +160,14 @@ class FrequentWords(Generator):
 def numbered(words: Sequence[str]) -> list[str]:
     """Numbers from one and words by turns."""
     return [piece for number, word in enumerate(words, 1) for piece in (f"{number}.", word)]
+
+
+def _shuffled(words: Sequence[str], seed: int) -> list[str]:
+    return [words[index] for index in _shuffled_order(len(words), seed)]
+
+
+@lru_cache(maxsize=64)
+def _shuffled_order(size: int, seed: int) -> list[int]:
+    order = list(range(size))
+    Random(seed).shuffle(order)
+    return order
