@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # A process takes about a second to start; a core builds some millions of tokens in it.
 _TOKENS_WORTH_A_PROCESS = 4_000_000
 # Samples that share one check of their token counts; the first of them is checked.
-GROUP = 10
+GROUP = 20
 _PIPES: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
 _PROBES = ("a needle", "\nVAR ABCDE = 12345 ")
 

@@ -106,7 +106,7 @@ def largest_size(draft: Draft, count_tokens: CountTokens, limit: int) -> int:
 
 
 def fitting_size(draft: Draft, num_tokens: Callable[[int], int], limit: int, guess: int) -> int:
-    """The largest haystack size of at most `limit` tokens, whatever is guessed to begin with.
+    """A haystack size of at most `limit` tokens, short of it by less than an average unit.
 
     Interpolates at first, as `largest_size` does, then halves: it comes to an end for any counts.
     Raises ValueError where the smallest size does not fit.
@@ -127,6 +127,8 @@ def fitting_size(draft: Draft, num_tokens: Callable[[int], int], limit: int, gue
             low, low_tokens = guess, guess_tokens
         else:
             high = guess
-        far = number > _INTERPOLATIONS
-        guess = (low + high) // 2 if far else low + int((limit - low_tokens) / per_unit)
+        num_more = int((limit - low_tokens) / per_unit)
+        if num_more == 0:
+            return low
+        guess = (low + high) // 2 if number > _INTERPOLATIONS else low + num_more
     raise AssertionError

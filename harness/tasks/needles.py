@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from random import Random
 from typing import Self
 
@@ -11,26 +12,33 @@ from harness.tasks.words import random_key
 
 
 class Needles(Noise):
-    """Needles that nobody asks for, a line each; the first of a sample are always the same."""
+    """Needles that nobody asks for, a line each.
+
+    The samples of a task draw theirs from one pool of `pool_size`, so that its tokens are counted
+    once; within a sample they are independent draws, as in RULER.
+    """
 
     setting = "haystack=needle"
 
-    def __init__(self, *, keys: str, values: str, seed: str = "") -> None:
-        self.keys = keys
-        self.values = values
-        self._rng = Random(f"{seed}:distractors")
-        self._drawn: list[str] = []
+    def __init__(self, *, keys: str, values: str, pool_size: int, seed: str) -> None:
+        rng = Random(f"{seed}:distractors")
+        self.pool = [needle(values, DRAW[keys](rng), DRAW[values](rng)) for _ in range(pool_size)]
+        self._order: list[int] = []
 
     def for_sample(self, seed: str) -> Self:
         """See Haystack."""
-        return type(self)(keys=self.keys, values=self.values, seed=seed)
+        mine = copy(self)
+        indexes = range(len(self.pool))
+        mine._order = Random(f"{seed}:distractors").sample(indexes, len(indexes))
+        return mine
+
+    def largest_size(self) -> int:
+        """See Haystack."""
+        return len(self.pool)
 
     def lines(self, size: int) -> list[str]:
         """See Noise."""
-        while len(self._drawn) < size:
-            key, value = DRAW[self.keys](self._rng), DRAW[self.values](self._rng)
-            self._drawn.append(needle(self.values, key, value))
-        return self._drawn[:size]
+        return [self.pool[index] for index in self._order[:size]]
 
 
 def needle(values: str, key: str, value: str) -> str:

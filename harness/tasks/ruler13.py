@@ -40,6 +40,8 @@ NIAH_TASKS: Mapping[str, Mapping[str, str | int]] = {
 # RULER's `random.Random(42)`, whatever the seed of the samples.
 SHUFFLE_SEED = 42
 SMALLEST_LENGTH = 128
+# A needle takes about 30 tokens, or more: a sample takes a quarter of the pool, or less.
+SMALLEST_POOL, TOKENS_PER_POOLED = 1024, 8
 _OFFLINE = "_offline"
 
 
@@ -236,4 +238,11 @@ class Ruler13(Task):
     def _haystack(self, kind: str, keys: str, values: str, task: str) -> Haystack:
         if kind == "essay":
             return ruler_data.essays(self.essays, self.sentences, task)
-        return Noise() if kind == "noise" else Needles(keys=keys, values=values)
+        if kind == "noise":
+            return Noise()
+        return Needles(
+            keys=keys,
+            values=values,
+            pool_size=max(SMALLEST_POOL, self.length // TOKENS_PER_POOLED),
+            seed=f"{self.seed}:{task}",
+        )

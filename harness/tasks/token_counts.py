@@ -42,10 +42,11 @@ class TokenCounts:
         if first not in self._wholes:
             self._forget_where_full(self._wholes)
             self._wholes[first] = self.whole(first)
-        missing = set(rest).difference(self._pieces)
-        if missing:
+        try:
+            return self._wholes[first] + sum(map(self._pieces.__getitem__, rest))
+        except KeyError:
             self._forget_where_full(self._pieces)
-            self._learn(missing if self._pieces else set(rest))
+            self._learn(set(rest).difference(self._pieces))
         return self._wholes[first] + sum(map(self._pieces.__getitem__, rest))
 
     def _learn(self, pieces: Iterable[str]) -> None:

@@ -159,7 +159,15 @@ class FrequentWords(Generator):
 
 def numbered(words: Sequence[str]) -> list[str]:
     """Numbers from one and words by turns."""
-    return [piece for number, word in enumerate(words, 1) for piece in (f"{number}.", word)]
+    pieces = [""] * (2 * len(words))
+    pieces[::2] = _numbers(-(-len(words) // 1024) * 1024)[: len(words)]
+    pieces[1::2] = words
+    return pieces
+
+
+@lru_cache(maxsize=8)
+def _numbers(count: int) -> list[str]:
+    return [f"{number}." for number in range(1, count + 1)]
 
 
 def _shuffled(words: Sequence[str], seed: int) -> list[str]:
