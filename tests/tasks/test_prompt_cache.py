@@ -58,6 +58,13 @@ def test_another_setting_is_another_file(tokenizer, tmp_path, changes):
     assert not prompt_cache.path_of(ruler, "niah_single_2", "another tokenizer").is_file()
 
 
+def test_other_code_is_another_file(monkeypatch):
+    ruler = settings13(cache="kept")
+    path = prompt_cache.path_of(ruler, "vt", "t")
+    monkeypatch.setattr(prompt_cache, "tasks_sha256", lambda: "other")
+    assert prompt_cache.path_of(ruler, "vt", "t") != path
+
+
 def test_other_content_at_the_same_path_is_another_file(tokenizer, tmp_path):
     essays = tmp_path / "essays.txt"
     ruler = settings13(cache=str(tmp_path / "kept"), essays=str(essays), sentences="rule")

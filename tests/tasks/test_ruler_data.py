@@ -77,6 +77,11 @@ def test_the_questions_of_squad_take_all_answers_and_their_article_first(tmp_pat
         assert len(one.references) == 2
         assert one.context.count(f"about {title}") >= 2
         assert one.context.count("It is about ") - one.context.count(f"about {title}") <= 1
+    fewest = build(tasks=["qa_1"], squad=path, num_samples=6, length=480)
+    assert {one.context.count("Document ") for one in fewest} <= {1, 2}
+    for one in fewest:
+        title, part = one.metadata["query"].rstrip("?").split()[3::2]
+        assert f"{title} paragraph {part}." in one.context
     everything = build(tasks=["qa_1"], squad=path)[0]
     assert everything.context.count("Document ") == 9
     assert everything.metadata["variant"] == "haystack exhausted"
