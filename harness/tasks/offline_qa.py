@@ -12,8 +12,8 @@ from harness.tasks.question_answering import QASet, Question
 
 NUM_TOWNS = 1500
 _SYLLABLES = (
-    "bar bel cas dor del fen gor gil hal hes kes kor lim lun mor mer pel pol quin ras rin sel sar "
-    "tor tal ul und ven vor wes wil yar yol zel"
+    "bar bel cas dor del fen gor gil hal hes kes kor lim lun mok mer pel pol quin ras riv sel sar "
+    "tor tal ul und ven vok wes wim yar yol zel"
 ).split()
 _TRADES = "glass rope salt wool paper copper honey timber pottery lace".split()
 _KINDS = ("bridge", "library", "market hall", "lighthouse", "theatre", "mill")

@@ -47,7 +47,10 @@ _OFFLINE = "_offline"
 
 @dataclass(frozen=True, kw_only=True)
 class Ruler13(Task):
-    """Prompts of RULER's tasks, to the byte; each sample fills its own length.
+    """RULER's tasks, worded to the byte.
+
+    Samples are draws from RULER's distribution, not the stream of its generators: a sample has a
+    seed of its own and fills the length by itself, where RULER takes one size for all.
 
     `length` counts prompt and new tokens; `max_new_tokens` null is each task's own number.
     `essays`, `squad` and `hotpotqa` are a path, "hub", or "offline": texts of ours, whose requests
