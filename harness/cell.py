@@ -150,7 +150,7 @@ def run_cell(
         started_at=started_at,
         # By one monotonic clock: the time of day may jump in between.
         ended_at=started_at + timedelta(seconds=perf_counter() - started_s),
-        task=settings.task.target.rpartition(".")[2].lower(),
+        task=workload.task.name,
         planned_uids=[item.source.uid for item in workload.items],
         seed=getattr(workload.task, "seed", 0),
         protocol=settings.protocol.name,

@@ -26,9 +26,13 @@ def measured_sha256() -> str:
 @cache
 def measuring_sha256() -> str:
     """SHA-256 of the code and data that make requests and turn answers and times into numbers."""
-    tasks = (path for path in (ROOT / "harness" / "tasks").rglob("*"))
-    files = [path for path in tasks if path.suffix in (".py", ".txt")]
-    return digest_of([*files, *(ROOT / "harness" / f"{name}.py" for name in MEASURING)])
+    return digest_of([*_task_files(), *(ROOT / "harness" / f"{name}.py" for name in MEASURING)])
+
+
+@cache
+def tasks_sha256() -> str:
+    """SHA-256 of the code and data that make requests."""
+    return digest_of(_task_files())
 
 
 def digest_of(paths: Iterable[Path]) -> str:
@@ -50,3 +54,8 @@ def meaning_of(source: bytes) -> bytes:
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
     return ast.dump(tree).encode()
+
+
+def _task_files() -> list[Path]:
+    paths = (ROOT / "harness" / "tasks").rglob("*")
+    return [path for path in paths if path.suffix in (".py", ".txt")]

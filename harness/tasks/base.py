@@ -46,6 +46,11 @@ class TaskRequest:
 class Task(ABC):
     """A frozen dataclass of settings that yields requests and scores answers."""
 
+    @property
+    def name(self) -> str:
+        """What records call the benchmark."""
+        return type(self).__name__.lower()
+
     def limited_to(self, max_tokens: int) -> Self:
         """The task for a model of that many tokens, the same where its settings say how long."""
         return self

@@ -36,3 +36,9 @@ def text_or_none(key: str, value: object) -> None:
     """Raise ValueError unless `value` is a text that is not empty, or None."""
     if value is not None and not (isinstance(value, str) and value):
         raise ValueError(f"{key}={value!r}: must be a path or null")
+
+
+def path_or(key: str, value: object, names: Collection[str]) -> None:
+    """Raise ValueError unless `value` is text: a path, or one of the `names`."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{key}={value!r}: must be a path, or one of {', '.join(names)}")

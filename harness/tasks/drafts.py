@@ -3,13 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 from typing import Any, ClassVar
 
 from harness.tasks.haystacks import Haystack
 
-_PROBE_UNITS = 32
+PROBE_UNITS = 32
 _LEAST_TOKENS_PER_UNIT = 0.1
+_INTERPOLATIONS = 8
 
 CountTokens = Callable[[str], int]
 
@@ -39,6 +41,19 @@ class Draft:
     def prompt(self, size: int) -> str:
         """Context and question."""
         return self.context(size) + self.question
+
+    def pieces(self, size: int) -> list[str]:
+        """The prompt in pieces, to count tokens; their order may not be the prompt's."""
+        places, joiner = Random(self.places_seed), self.haystack.joiner
+        *most, last = self.haystack.unordered(self.statements, size, places)
+        if joiner == "\n":
+            pieces = [*(f"{unit}\n" for unit in most), last]
+        else:
+            first, *rest = *most, last
+            pieces = [first, *(joiner + unit for unit in rest)]
+        pieces[0] = self.head + pieces[0]
+        pieces[-1] += self.question
+        return pieces
 
     def depths(self, context: str) -> list[float]:
         """Where each statement starts, as a fraction of the context's characters."""
@@ -75,7 +90,7 @@ def largest_size(draft: Draft, count_tokens: CountTokens, limit: int) -> int:
     num_tokens = count_tokens(draft.prompt(size))
     assert num_tokens <= limit, f"{num_tokens} tokens are more than {limit}"
     too_large = size + limit + 1
-    guess = size + min(_PROBE_UNITS, limit)
+    guess = size + min(PROBE_UNITS, limit)
     while too_large - size > 1:
         num_guessed = count_tokens(draft.prompt(guess))
         per_unit = max((num_guessed - num_tokens) / (guess - size), _LEAST_TOKENS_PER_UNIT)
@@ -88,3 +103,32 @@ def largest_size(draft: Draft, count_tokens: CountTokens, limit: int) -> int:
             break
         guess = min(size + num_more, too_large - 1)
     return size
+
+
+def fitting_size(draft: Draft, num_tokens: Callable[[int], int], limit: int, guess: int) -> int:
+    """A haystack size of at most `limit` tokens, short of it by less than an average unit.
+
+    Interpolates at first, as `largest_size` does, then halves: it comes to an end for any counts.
+    Raises ValueError where the smallest size does not fit.
+    """
+    low, low_tokens = draft.smallest_size, num_tokens(draft.smallest_size)
+    if low_tokens > limit:
+        raise ValueError(f"{low_tokens} tokens are more than {limit}")
+    high = low + limit + 1
+    if (largest := draft.haystack.largest_size()) is not None:
+        high = min(high, largest + 1)
+    for number in count():
+        if high - low <= 1:
+            return low
+        guess = min(max(guess, low + 1), high - 1)
+        guess_tokens = num_tokens(guess)
+        per_unit = max((guess_tokens - low_tokens) / (guess - low), _LEAST_TOKENS_PER_UNIT)
+        if guess_tokens <= limit:
+            low, low_tokens = guess, guess_tokens
+        else:
+            high = guess
+        num_more = int((limit - low_tokens) / per_unit)
+        if num_more == 0:
+            return low
+        guess = (low + high) // 2 if number > _INTERPOLATIONS else low + num_more
+    raise AssertionError

@@ -1,78 +1,69 @@
-"""RULER's needle in a haystack: one value asked for, among one or more keys."""
+"""RULER's needle in a haystack: one or more values of one or more keys."""
 
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
 from harness.tasks.drafts import CountTokens, Draft, Generator
-from harness.tasks.words import random_key
-
-# RULER's template after its edits for a single answer, cut at the haystack.
-HEAD = (
-    "A special magic {value_name} is hidden within the following text. Make sure to memorize it. "
-    "I will quiz you about the {value_name} afterwards.\n"
-)
-QUESTION = (
-    "\nWhat is the special magic {value_name} for {query} mentioned in the provided text?"
-    " The special magic {value_name} for {query} mentioned in the provided text is"
-)
-NEEDLE = "One of the special magic {value_name}s for {key} is: {value}."
+from harness.tasks.needles import DRAW, distinct, needle
+from harness.tasks.ruler_templates import NIAH, for_one_answer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Niah(Generator):
-    """`num_keys` needles, one key asked for."""
+    """`num_keys` keys with `num_values` values each, `num_queries` of the keys asked for."""
 
     num_keys: int
     values: str
     shuffle_seed: int
+    keys: str = "words"
+    num_values: int = 1
+    num_queries: int = 1
+    original_values: str = "numbers"
 
     value_names: ClassVar[tuple[str, ...]] = ("numbers", "uuids")
-    num_new_tokens: ClassVar[int] = 128
+    num_new_tokens: ClassVar[int] = NIAH.num_new_tokens
 
     def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
         """See Generator."""
         rng = Random(seed)
-        value_name = self.values.removesuffix("s")
-        keys = _distinct(self.num_keys, lambda: random_key(rng))
-        values = _distinct(self.num_keys, lambda: _RANDOM_VALUE[self.values](rng))
-        asked = rng.randrange(self.num_keys)
+        keys = distinct(self.num_keys, lambda: DRAW[self.keys](rng))
+        values = distinct(self.num_keys * self.num_values, lambda: DRAW[self.values](rng))
+        asked = self._asked(rng)
+        values_of = [values[index :: self.num_keys] for index in range(self.num_keys)]
         needles = [
-            NEEDLE.format(value_name=value_name, key=key, value=value)
-            for key, value in zip(keys, values, strict=True)
+            needle(self.values, key, value)
+            for key, own in zip(keys, values_of, strict=True)
+            for value in own
         ]
         Random(self.shuffle_seed).shuffle(needles)
+        query = _listed([keys[index] for index in asked])
+        names, wording = self.values, NIAH
+        if self.num_values * self.num_queries == 1:
+            names, wording = names.removesuffix("s"), for_one_answer(NIAH)
         return Draft(
-            head=HEAD.format(value_name=value_name),
-            haystack=self.haystack,
+            head=wording.head.format(value_names=names),
+            haystack=self.haystack.for_sample(seed),
             statements=tuple(needles),
             places_seed=f"{seed}:places",
-            question=QUESTION.format(value_name=value_name, query=keys[asked]),
-            references=(values[asked],),
-            metadata={"query": keys[asked], "keys": keys, "values": values},
+            question=(wording.question + wording.answer_prefix).format(
+                value_names=names, query=query
+            ),
+            references=tuple(value for index in asked for value in values_of[index]),
+            metadata={"query": query, "keys": keys, "values": values},
         )
 
     def departures(self) -> Sequence[str]:
         """See Generator."""
-        of_values = [] if self.values == "numbers" else [f"values={self.values}"]
+        of_values = [] if self.values == self.original_values else [f"values={self.values}"]
         return [*super().departures(), *of_values]
 
-
-def _distinct(count: int, draw: Callable[[], str]) -> list[str]:
-    drawn: dict[str, None] = {}
-    while len(drawn) < count:
-        drawn[draw()] = None
-    return list(drawn)
+    def _asked(self, rng: Random) -> list[int]:
+        if self.num_queries == 1:
+            return [rng.randrange(self.num_keys)]
+        return rng.sample(range(self.num_keys), self.num_queries)
 
 
-def _number(rng: Random) -> str:
-    return str(rng.randint(10**6, 10**7 - 1))
-
-
-def _uuid(rng: Random) -> str:
-    return str(uuid.UUID(int=rng.getrandbits(128), version=4))
-
-
-_RANDOM_VALUE = {"numbers": _number, "uuids": _uuid}
+def _listed(keys: Sequence[str]) -> str:
+    return keys[0] if len(keys) == 1 else f"{', '.join(keys[:-1])}, and {keys[-1]}"

@@ -1,6 +1,5 @@
 """RULER (arXiv:2404.06654): synthetic look-ups in a context of a chosen length."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from harness.tasks.base import Task, TaskRequest, Tokenizer
 from harness.tasks.drafts import CountTokens, Draft, Generator, largest_size
 from harness.tasks.haystacks import Haystack, Noise, Prose, SpacedNoise
 from harness.tasks.niah import Niah
+from harness.tasks.string_match import match_all
 from harness.tasks.variable_tracking import VariableTracking
 
 TASKS = ("niah_single_1", "niah_multikey_1", "vt")
@@ -73,9 +73,7 @@ class Ruler(Task):
 
     def score(self, request: TaskRequest, answer: str) -> float:
         """RULER's string_match_all of one sample: the fraction of references in the answer."""
-        said = re.sub(r"[\x00-\x1f]", "\n", answer.strip()).strip().lower()
-        found = [reference.lower() in said for reference in request.references]
-        return sum(found) / len(found)
+        return match_all(answer, request.references)
 
     def _generators(self) -> dict[str, Generator]:
         haystacks = {"noise": Noise(), "essay": Prose(), "prose": Prose()}

@@ -10,15 +10,11 @@ from string import ascii_uppercase
 from typing import ClassVar
 
 from harness.tasks.drafts import CountTokens, Draft, Generator, largest_size
+from harness.tasks.ruler_templates import VARIABLE_TRACKING
 
 NUM_HOPS = 4
-# RULER's template, cut at the haystack.
-HEAD = "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"
-QUESTION = (
-    "\nQuestion: Find all variables that are assigned the value {query} in the text above."
-    " Answer: According to the chain(s) of variable assignment in the text above,"
-    " {num_names} variables are assigned the value {query}, they are: "
-)
+HEAD = VARIABLE_TRACKING.head
+QUESTION = VARIABLE_TRACKING.question + VARIABLE_TRACKING.answer_prefix
 EXAMPLE_TOKENS = 500
 
 
@@ -37,7 +33,7 @@ class VariableTracking(Generator):
     strip_prompt: bool
 
     name_sources: ClassVar[tuple[str, ...]] = ("random", "pool")
-    num_new_tokens: ClassVar[int] = 30
+    num_new_tokens: ClassVar[int] = VARIABLE_TRACKING.num_new_tokens
 
     def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
         """See Generator."""

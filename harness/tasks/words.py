@@ -1,4 +1,4 @@
-"""The word lists that RULER draws its needle keys from (package wonderwords)."""
+"""The word lists that RULER draws from (package wonderwords)."""
 
 from functools import cache
 from random import Random
@@ -14,3 +14,10 @@ def random_key(rng: Random) -> str:
 @cache
 def _sorted_words(category: str) -> tuple[str, ...]:
     return tuple(sorted(set(RandomWord().filter(include_categories=[category]))))
+
+
+@cache
+def all_words() -> tuple[str, ...]:
+    """Every noun, adjective and verb, in the order of the alphabet."""
+    categories = ("noun", "adjective", "verb")
+    return tuple(sorted({word for category in categories for word in _sorted_words(category)}))

@@ -1,0 +1,149 @@
+"""Building RULER's prompts: ours against lm-eval's generators, same tokenizer, same run.
+
+python -m benchmarks.ruler_building [samples] [length]
+
+The tasks are those that lm-eval builds without a network. It needs the extra `eval`; what lm-eval
+does once on import (a list of 6 million keys) is told apart. Ours builds anew each time, in one
+process, which is what the ratio is of; "ours, kept" reads what an earlier run has built.
+"""
+
+import io
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+from transformers import AutoTokenizer
+
+from benchmarks.rounds import interleave, ratio, save, show
+from harness.sources import ROOT
+from harness.tasks.ruler13 import TASKS, Ruler13
+
+NUM_ROUNDS = 3
+NIAH_COMMON: Mapping[str, Any] = {"type_needle_k": "words", "type_needle_v": "numbers"}
+NIAH: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "niah_single_1": ("repeat", NIAH_COMMON),
+    "niah_multikey_2": ("needle", NIAH_COMMON),
+    "niah_multikey_3": ("needle", {"type_needle_k": "uuids", "type_needle_v": "uuids"}),
+}
+
+
+def theirs(tokenizer: Any, samples: int, length: int) -> dict[str, Callable[[], Any]]:
+    """lm-eval's generators, by our names of the tasks."""
+    from lm_eval.tasks.ruler import cwe_utils, fwe_utils, niah_utils, prepare_niah, vt_utils
+
+    def niah(task: str) -> Any:
+        kind, needles = NIAH[task]
+        return prepare_niah.generate_samples(
+            prepare_niah.get_haystack(kind),  # type: ignore[arg-type]
+            tokenizer,
+            max_seq_length=length,
+            type_haystack=kind,
+            template=niah_utils.TEMPLATE,
+            num_samples=samples,
+            **needles,
+        )
+
+    def vt() -> Any:
+        build = vt_utils.sys_vartrack_w_noise_random
+        example = build(tokenizer, num_samples=1, max_seq_length=500, incremental=5)[0]
+        return build(tokenizer, num_samples=samples, max_seq_length=length, icl_example=example)
+
+    return {
+        **{task: lambda task=task: niah(task) for task in NIAH},
+        "vt": vt,
+        "cwe": lambda: cwe_utils.sys_word_pair_random(samples, length, tokenizer),
+        "fwe": lambda: fwe_utils.sys_kwext(tokenizer, length, samples),
+    }
+
+
+def ours(tokenizer: Any, samples: int, length: int) -> Ruler13:
+    """All tasks, built anew in one process."""
+    return Ruler13(
+        tasks=TASKS,
+        length=length,
+        max_new_tokens=None,
+        num_samples=samples,
+        seed=42,
+        essays="offline",
+        sentences="rule",
+        squad="offline",
+        hotpotqa="offline",
+        workers=1,
+        cache=None,
+    )
+
+
+def timed(build: Callable[[], Any], samples: int) -> Callable[[], float]:
+    """Milliseconds of one call, whose progress bars and prints nobody sees."""
+
+    def run() -> float:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            started_s = perf_counter()
+            built = build()
+            elapsed_ms = (perf_counter() - started_s) * 1e3
+        assert len(built) == samples, f"{len(built)} of {samples} samples were built"
+        return elapsed_ms
+
+    return run
+
+
+def main(arguments: list[str]) -> None:
+    """Print the table, and keep it."""
+    samples, length = (int(word) for word in [*arguments, *("100", "8192")[len(arguments) :]])
+    console = Console()
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "models" / "bundled")
+    started_s = perf_counter()
+    with redirect_stdout(io.StringIO()):
+        peer = theirs(tokenizer, samples, length)
+    import_s = perf_counter() - started_s
+    task = ours(tokenizer, samples, length)
+    rows = {}
+    for name, build in peer.items():
+        mine = replace(task, tasks=[name])
+        arms = {"lm-eval": build, "ours": lambda mine=mine: mine.requests(tokenizer)}
+        rows[name] = interleave(
+            {arm: timed(call, samples) for arm, call in arms.items()}, NUM_ROUNDS
+        )
+    rows["all of these"] = {
+        arm: [sum(times) for times in zip(*(row[arm] for row in rows.values()), strict=True)]
+        for arm in ("lm-eval", "ours")
+    }
+    title = f"Building {samples} prompts of {length} tokens a task"
+    show(title, rows, console)
+    faster = 1 / ratio(rows["all of these"], "ours", "lm-eval")
+    console.print(f"ours is {faster:.1f} times faster; import of lm-eval's: {import_s:.1f} s, once")
+    kept = keep_and_read(task, tokenizer)
+    console.print(
+        f"all 13 tasks: {kept['built']:.1f} s with the processes that pay, "
+        f"{kept['read']:.2f} s kept"
+    )
+    save(
+        ROOT / "build" / "bench" / "ruler_building.json",
+        title,
+        rows,
+        import_s=import_s,
+        thirteen_s=kept,
+    )
+
+
+def keep_and_read(task: Ruler13, tokenizer: Any) -> dict[str, float]:
+    """Seconds to build all tasks and keep them, and to read them again."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = replace(task, cache=str(Path(folder)), workers=None)
+        seconds = {}
+        for name in ("built", "read"):
+            started_s = perf_counter()
+            requests = kept.requests(tokenizer)
+            seconds[name] = perf_counter() - started_s
+            assert len(requests) == len(TASKS) * task.num_samples
+    return seconds
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
