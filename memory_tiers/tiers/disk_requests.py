@@ -117,7 +117,9 @@ class CompiledRequests(Requests):
         self._entry.argtypes = ARGUMENTS
         library.open_workers.restype = ctypes.c_void_p
         self._workers = ctypes.c_void_p(library.open_workers(in_flight))
-        self.close = weakref.finalize(self, library.close_workers, self._workers)
+        self.close = weakref.finalize(
+            self, _close_here, library.close_workers, self._workers, os.getpid()
+        )
 
     def read(self, batch: Batch, pool_FB: Tensor) -> Moved:
         """See Requests."""
@@ -143,6 +145,12 @@ class CompiledRequests(Requests):
             failed_N.data_ptr(),
         )
         return Moved(failed_N, error)
+
+
+def _close_here(close: Callable[[Any], None], workers: Any, owner: int) -> None:
+    """End the workers, in the process that started them: a fork has memory of them, no threads."""
+    if os.getpid() == owner:
+        close(workers)
 
 
 class PythonRequests(Requests):

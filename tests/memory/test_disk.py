@@ -5,6 +5,7 @@ import fcntl
 import os
 import resource
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -191,6 +192,22 @@ def test_no_file_outlives_a_process_that_is_killed(tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     assert not list(tmp_path.iterdir())
+
+
+def test_a_forked_process_does_not_wait_for_threads_that_it_has_not_got(tmp_path):
+    disk = make_disk(tmp_path)
+    child = os.fork()
+    if child == 0:
+        # What the garbage collector may do there at any time.
+        disk._requests.close()
+        os._exit(0)
+    deadline_s = time.monotonic() + 30
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > deadline_s:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(ended[1]) == 0
+    disk.close()
 
 
 def test_memory_that_direct_requests_cannot_use_is_staged(folder):
