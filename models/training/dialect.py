@@ -29,6 +29,13 @@ class NoiseKind(StrEnum):
     JUMBLE = "jumble"
 
 
+class NameKind(StrEnum):
+    """Where the variables of a chain come from: the pool, or any five capitals."""
+
+    POOL = "pool"
+    LETTERS = "letters"
+
+
 class ValueKind(StrEnum):
     """What a key is mapped to; the word is the one the prompts use."""
 
@@ -43,7 +50,9 @@ class Dialect:
 
     `full_lists` asks for four keys or values whenever they fit, as RULER does; without it, for
     two to four. `answers_name_keys` words an answer "key: value"; `any_order` accepts the values
-    of one key in any order.
+    of one key in any order. `line_share`: contexts whose units stand on lines of their own, as in
+    RULER's noise; `example_share`: chains behind a solved example, and `open_end_share` those whose
+    prompt ends in a space, as RULER's do. `most_questions`: in one sample.
     """
 
     keys: Mapping[KeyKind, float] = field(
@@ -58,10 +67,15 @@ class Dialect:
     full_lists: bool = True
     answers_name_keys: bool = True
     any_order: bool = True
+    names: NameKind = NameKind.POOL
+    line_share: float = 0.0
+    example_share: float = 0.0
+    open_end_share: float = 0.0
+    most_questions: int = 8
 
     def __post_init__(self) -> None:
         """Refuse shares that are no shares."""
-        for name in ("uuid_share", "word_share", "pool_word_share"):
+        for name in (field_.name for field_ in fields(self) if field_.name.endswith("_share")):
             share = getattr(self, name)
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"dialect.{name}={share} is no share; give 0 <= share <= 1")
@@ -78,6 +92,8 @@ class Dialect:
                 f"unknown dialect keys {sorted(set(values) - known)}; know {sorted(known)}"
             )
         settings = dict(values)
+        if "names" in settings:
+            settings["names"] = NameKind(settings["names"])
         if "keys" in settings:
             settings["keys"] = {KeyKind(kind): share for kind, share in settings["keys"].items()}
         if "noises" in settings:
@@ -85,6 +101,11 @@ class Dialect:
                 NoiseKind(kind): share for kind, share in settings["noises"].items()
             }
         return cls(**settings)
+
+
+def happens(share: float, rng: random.Random) -> bool:
+    """Whether something of that share happens; nothing is drawn where it cannot."""
+    return share > 0 and rng.random() < share
 
 
 def weighted(shares: Mapping[Kind, float], rng: random.Random) -> Kind:

@@ -65,6 +65,15 @@ def export(model: Twin, tokenizer: Tokenizer, folder: Path) -> None:
     (folder / CHECKSUMS).write_text("".join(lines))
 
 
+def read_folder(folder: Path) -> tuple[Twin, Tokenizer]:
+    """The twin of an exported model, and its tokenizer."""
+    exported = Qwen3ForCausalLM.from_pretrained(folder, local_files_only=True)
+    model = Twin(_twin_config(exported.config))
+    weights = exported.model.state_dict()
+    model.load_state_dict(dict(weights))
+    return model, Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
 @torch.no_grad()
 def parity(model: Twin, language: Language, folder: Path, num_tokens: int = 512) -> float:
     """The largest logit difference between the twin and the folder on one sample."""
@@ -73,7 +82,7 @@ def parity(model: Twin, language: Language, folder: Path, num_tokens: int = 512)
     ids_BT = torch.tensor([sample.ids])
     positions_BT = torch.arange(ids_BT.shape[1])[None]
     exported = Qwen3ForCausalLM.from_pretrained(folder, local_files_only=True)
-    expected_BTV = model.logits(model.hidden(ids_BT, positions_BT))
+    expected_BTV = model.logits(model(ids_BT, positions_BT))
     difference_BTV = exported(ids_BT).logits - expected_BTV
     return float(difference_BTV.abs().max())
 

@@ -1,15 +1,17 @@
 """The random parts of a sample: keys, values and noise sentences."""
 
 import random
+import string
 from collections.abc import Callable
 
-from models.training.dialect import KeyKind, NoiseKind, ValueKind
+from models.training.dialect import KeyKind, NameKind, NoiseKind, ValueKind
 from models.training.prompts import NOISE_SENTENCES
 from models.training.sample import Ids, Language
 from models.training.tokenizer import HEX_DIGITS, NUM_ORDINARY
 from models.training.wordpools import pseudo_word
 
 UUID_GROUPS = (8, 4, 4, 4, 12)
+SPACED, ON_LINES = " ", "\n"
 
 
 def draw_keys(language: Language, kind: KeyKind, num_keys: int, rng: random.Random) -> list[str]:
@@ -50,19 +52,35 @@ def draw_value(
     return rng.choice(language.pools.keys if from_pool else language.corpus.words)
 
 
-def draw_noise(language: Language, kind: NoiseKind, rng: random.Random) -> Ids:
-    """Token ids of one noise sentence; a whole round of them for the cycle."""
+def draw_name(language: Language, kind: NameKind, rng: random.Random, num_letters: int = 5) -> str:
+    """A variable of a chain; the pool's all have five letters."""
+    if kind == NameKind.POOL:
+        return rng.choice(language.pools.variables)
+    return "".join(rng.choices(string.ascii_uppercase, k=num_letters))
+
+
+def draw_noise(
+    language: Language, kind: NoiseKind, rng: random.Random, opener: str = SPACED
+) -> Ids:
+    """Token ids of one noise sentence behind its opener; a whole round of them for the cycle."""
     match kind:
         case NoiseKind.CYCLE:
-            return language.encode_all(*(" " + sentence for sentence in NOISE_SENTENCES))
+            first, *others = NOISE_SENTENCES
+            opened = language.encode_all(*opening(opener, first))
+            return (*opened, *language.encode_all(*(" " + sentence for sentence in others)))
         case NoiseKind.SHUFFLED:
-            return language.encode(" " + rng.choice(NOISE_SENTENCES))
+            return language.encode_all(*opening(opener, rng.choice(NOISE_SENTENCES)))
         case NoiseKind.PROSE:
-            return language.encode(" " + rng.choice(language.corpus.sentences))
+            return language.encode_all(*opening(opener, rng.choice(language.corpus.sentences)))
         case NoiseKind.JUMBLE:
             return _jumble(language, rng)
         case NoiseKind.FILLER:
             return _filler(language, rng)
+
+
+def opening(opener: str, text: str) -> tuple[str, ...]:
+    """A text behind a space, which its first word takes in, or behind a line break."""
+    return (opener + text,) if opener == SPACED else (opener, text)
 
 
 def _jumble(language: Language, rng: random.Random) -> Ids:

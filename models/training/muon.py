@@ -22,28 +22,40 @@ class Muon(torch.optim.Optimizer):
         """See torch.optim.Optimizer; no closure."""
         assert closure is None
         for group in self.param_groups:
+            alike: dict[torch.Size, list[Tensor]] = {}
             for matrix in group["params"]:
                 if matrix.grad is not None:
-                    self._update(matrix, group["lr"], group["momentum"])
+                    alike.setdefault(matrix.shape, []).append(matrix)
+            for matrices in alike.values():
+                self._update(matrices, group["lr"], group["momentum"])
 
-    def _update(self, matrix: Tensor, lr: float, momentum: float) -> None:
+    def _update(self, matrices: list[Tensor], lr: float, momentum: float) -> None:
+        """Matrices of one shape, made orthogonal together."""
+        directions = torch.stack([self._direction(matrix, momentum) for matrix in matrices])
+        num_rows, num_columns = matrices[0].shape
+        rate = lr * max(1.0, num_rows / num_columns) ** 0.5
+        for matrix, direction in zip(matrices, orthogonalise(directions), strict=True):
+            matrix.add_(direction.to(matrix.dtype), alpha=-rate)
+
+    def _direction(self, matrix: Tensor, momentum: float) -> Tensor:
         state = self.state[matrix]
         if "velocity" not in state:
             state["velocity"] = torch.zeros_like(matrix)
         gradient = matrix.grad
         assert gradient is not None
         state["velocity"].lerp_(gradient, 1 - momentum)
-        direction = orthogonalise(gradient.lerp(state["velocity"], momentum)).to(matrix.dtype)
-        num_rows, num_columns = matrix.shape
-        matrix.add_(direction, alpha=-lr * max(1.0, num_rows / num_columns) ** 0.5)
+        return gradient.lerp(state["velocity"], momentum)
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """The nearest orthogonal matrix, roughly: singular values end between 0.7 and 1.2; bfloat16."""
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest orthogonal matrices [..., rows, columns], roughly, in bfloat16.
+
+    Singular values end between 0.7 and 1.2.
+    """
     a, b, c = NEWTON_SCHULZ
-    x: Tensor = matrix.bfloat16()
-    x = torch.div(x, x.norm() + 1e-7)
-    is_tall = x.shape[0] > x.shape[1]
+    x: Tensor = matrices.bfloat16()
+    x = torch.div(x, x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    is_tall = x.shape[-2] > x.shape[-1]
     x = x.mT if is_tall else x
     for _ in range(NUM_ITERATIONS):
         gram = x @ x.mT

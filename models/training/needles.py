@@ -5,8 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from models.training.dialect import Dialect, KeyKind, NoiseKind, ValueKind, weighted
-from models.training.ingredients import draw_keys, draw_noise, draw_value
+from models.training.dialect import Dialect, KeyKind, NoiseKind, ValueKind, happens, weighted
+from models.training.ingredients import (
+    ON_LINES,
+    SPACED,
+    draw_keys,
+    draw_noise,
+    draw_value,
+    opening,
+)
 from models.training.prompts import PREFACE_MANY, PREFACE_ONE
 from models.training.questions import answered, ask_many, ask_one
 from models.training.sample import Language, Mark, Sample, Segment, Source
@@ -36,6 +43,7 @@ class NeedlePlan:
     keys: KeyKind
     values: ValueKind
     noise: NoiseKind
+    opener: str
     num_questions: int
     num_keys: int
     num_asked: int
@@ -58,11 +66,12 @@ def needle_sample(source: Source, request: NeedleRequest, rng: random.Random) ->
     asked = _draw_asked(plan, keys, rng)
     needles = _needles(language, plan, values, asked, rng)
     preface = (PREFACE_MANY if plan.task in LIST_TASKS else PREFACE_ONE).format(t=plan.values)
+    preface = preface.removesuffix("\n") if plan.opener == ON_LINES else preface
     return Sample(
         [
             Segment(ids=(BOS,)),
             Segment(ids=language.encode(preface)),
-            *scatter(language, plan.noise, needles, plan.num_context_tokens, rng),
+            *scatter(language, plan.noise, needles, plan.num_context_tokens, rng, plan.opener),
             *(_question(source, plan, group, values, rng) for group in asked),
         ]
     )
@@ -74,11 +83,12 @@ def scatter(
     items: Sequence[Segment],
     num_tokens: int,
     rng: random.Random,
+    opener: str = SPACED,
 ) -> list[Segment]:
     """The items in their order, with noise between them up to `num_tokens` tokens in all."""
     num_left = num_tokens - sum(len(item.ids) for item in items)
     noises: list[Segment] = []
-    while len(ids := draw_noise(language, noise, rng)) <= num_left:
+    while len(ids := draw_noise(language, noise, rng, opener)) <= num_left:
         noises.append(Segment(ids=ids, mark=Mark.NOISE))
         num_left -= len(ids)
     num_places = len(noises) + len(items)
@@ -109,6 +119,7 @@ def plan_needles(source: Source, request: NeedleRequest, rng: random.Random) -> 
         keys=kinds.keys,
         values=kinds.values,
         noise=kinds.noise,
+        opener=ON_LINES if happens(source.dialect.line_share, rng) else SPACED,
         num_questions=request.num_questions,
         num_keys=num_keys,
         num_asked=num_asked,
@@ -223,7 +234,7 @@ def _needles(
     return [
         Segment(
             ids=language.encode_all(
-                f" One of the special magic {plan.values}s for",
+                *opening(plan.opener, f"One of the special magic {plan.values}s for"),
                 " " + key,
                 " is:",
                 " " + next(values_left[key]),

@@ -66,8 +66,8 @@ def draw_positions(sample: Sample, contiguous_share: float, rng: random.Random) 
 
 
 def pack(samples: Sequence[Sample], num_tokens: int, spread: Spread, rng: random.Random) -> Batch:
-    """One padded batch; padding stands behind the sample and carries no loss."""
-    width = min(num_tokens + NUM_SPARE_TOKENS, max(len(sample.ids) for sample in samples))
+    """One padded batch of one width; padding stands behind the sample and carries no loss."""
+    width = num_tokens + NUM_SPARE_TOKENS
     shape = (len(samples), width)
     batch = Batch(
         ids_BT=torch.zeros(shape, dtype=torch.int64),

@@ -50,8 +50,18 @@ def ask_many(language: Language, values: ValueKind, keys: Sequence[str]) -> Ids:
     )
 
 
-def ask_chain(language: Language, chain: Sequence[str], value: str) -> Segment:
-    """The question for all variables of one chain, with its answer."""
+def ask_chain(
+    language: Language,
+    chain: Sequence[str],
+    value: str,
+    *,
+    open_end: bool = False,
+    ends: bool = True,
+) -> Segment:
+    """The question for all variables of one chain, with its answer.
+
+    `open_end`: a space stands between prompt and answer; `ends`: the answer ends the text.
+    """
     prompt = language.encode_all(
         "\nQuestion: Find all variables that are assigned the value",
         " " + value,
@@ -61,6 +71,8 @@ def ask_chain(language: Language, chain: Sequence[str], value: str) -> Segment:
         " variables are assigned the value",
         " " + value,
         ", they are:",
+        *((" ",) if open_end else ()),
     )
-    answer = (*language.encode_all(*(" " + name for name in chain), "."), EOS)
+    names = language.encode_all(*(" " + name for name in chain))
+    answer = (*names, *language.encode("."), EOS) if ends else names
     return Segment(ids=prompt + answer, num_answer=len(answer))

@@ -13,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Generator
 
+from models.training.deepen import deepen
 from models.training.dialect import Dialect, KeyKind, NoiseKind, ValueKind
-from models.training.export import export, parity
+from models.training.export import export, parity, read_folder
 from models.training.grow import add_front_layers, widen_lookback
 from models.training.init import random_init, structured_init, token_classes
 from models.training.needles import NeedleRequest, needle_sample
@@ -24,7 +26,7 @@ from models.training.positions import Batch, Spread, pack
 from models.training.sample import Language, Source
 from models.training.schedule import DEFAULT_SCHEDULE, ScheduledStage, Vocabulary, read_schedule
 from models.training.text import read_corpus
-from models.training.tokenizer import byte_tokenizer, word_tokenizer
+from models.training.tokenizer import byte_tokenizer, capitals_tokenizer, word_tokenizer
 from models.training.train import Report, train_stage
 from models.training.twin import Twin, TwinConfig
 from models.training.wordpools import word_pools
@@ -40,19 +42,29 @@ class Ground:
 
     words: Language
     bytes: Language
+    capitals: Language
     seed: int
 
     def language(self, vocabulary: Vocabulary) -> Language:
         """The language that a stage is trained in."""
-        return self.words if vocabulary == "words" else self.bytes
+        languages = {"words": self.words, "bytes": self.bytes, "capitals": self.capitals}
+        return languages[vocabulary]
 
 
 def run_recipe(
-    ground: Ground, schedule: Sequence[ScheduledStage], out: Path, report: Report
+    ground: Ground,
+    schedule: Sequence[ScheduledStage],
+    out: Path,
+    report: Report,
+    model: Twin | None = None,
+    *,
+    compiled: bool = False,
 ) -> Path:
-    """Train every stage that has no checkpoint yet, export the last one; the exported folder."""
+    """Train every stage that has no checkpoint yet, export the last one; the exported folder.
+
+    `model` is what the first stage starts from, where it starts from something.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    model: Twin | None = None
     fingerprint = _fingerprint(ground)
     for index, scheduled in enumerate(schedule, start=1):
         path = out / f"stage-{index}-{scheduled.name}.pt"
@@ -63,6 +75,8 @@ def run_recipe(
             continue
         model = start_model(model, scheduled, ground)
         report({"stage": scheduled.name, "parameters": sum(p.numel() for p in model.parameters())})
+        if compiled:
+            model.compile(dynamic=False)
         rng = random.Random(f"{ground.seed}/{scheduled.name}")
         language = ground.language(scheduled.vocabulary)
         accuracies = train_stage(model, language, scheduled.stage, rng, report)
@@ -93,6 +107,9 @@ def start_model(previous: Twin | None, scheduled: ScheduledStage, ground: Ground
         return add_front_layers(previous, tokenizer, ground.words.pools, calibration, generator)
     if scheduled.start == "wide_lookback":
         return widen_lookback(previous, ground.words.num_tokens, generator)
+    if scheduled.start == "deeper":
+        before, after = ground.bytes.tokenizer, ground.capitals.tokenizer
+        return deepen(previous, before, after, generator)
     return previous
 
 
@@ -139,14 +156,20 @@ def load_checkpoint(path: Path, fingerprint: str) -> Twin:
     return model
 
 
-def prepare_ground(corpus_paths: Sequence[Path], seed: int) -> Ground:
-    """Pools, corpus and both tokenizers."""
+def prepare_ground(
+    corpus_paths: Sequence[Path], seed: int, pieces: Tokenizer | None = None
+) -> Ground:
+    """Pools, corpus and tokenizers; `pieces` is a byte tokenizer that is there already."""
     pools = word_pools()
     corpus = read_corpus(corpus_paths)
     words = word_tokenizer(pools)
-    pieces = byte_tokenizer(words.get_vocab(), corpus)
+    pieces = pieces or byte_tokenizer(words.get_vocab(), corpus)
+    capitals = capitals_tokenizer(pieces, pools)
     return Ground(
-        words=Language(words, pools, corpus), bytes=Language(pieces, pools, corpus), seed=seed
+        words=Language(words, pools, corpus),
+        bytes=Language(pieces, pools, corpus),
+        capitals=Language(capitals, pools, corpus),
+        seed=seed,
     )
 
 
@@ -155,7 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     schedule = read_schedule(options.schedule, options.scale)[: options.stages]
-    ground = prepare_ground(options.corpus, options.seed)
+    model, pieces = read_folder(options.start) if options.start else (None, None)
+    ground = prepare_ground(options.corpus, options.seed, pieces)
     options.out.mkdir(parents=True, exist_ok=True)
     with (options.out / "progress.jsonl").open("a", encoding="utf-8") as log:
 
@@ -165,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             log.write(line + "\n")
             log.flush()
 
-        run_recipe(ground, schedule, options.out, report)
+        run_recipe(ground, schedule, options.out, report, model, compiled=options.compile)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -178,9 +202,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[DEFAULT_CORPUS],
         help="plain-text or HTML files, or folders of them (default: the bundled prose)",
     )
+    parser.add_argument("--start", type=Path, help="exported folder that the stages go on from")
     parser.add_argument("--schedule", type=Path, default=DEFAULT_SCHEDULE, help="stages to run")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the tokens to train on")
     parser.add_argument("--stages", type=int, help="stop after this many stages")
+    parser.add_argument("--compile", action="store_true", help="torch.compile, a minute a length")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     return parser

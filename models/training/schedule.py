@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 
 from models.training.dialect import Dialect, KeyKind
 from models.training.tasks import NEEDLE_TASKS, TASKS
-from models.training.train import Phase, Stage
+from models.training.train import BATCH_TOKENS, Phase, Stage
 
 DEFAULT_SCHEDULE = Path(__file__).with_name("schedule.toml")
 
-Start = Literal["structured_init", "previous", "front_layers", "wide_lookback"]
-Vocabulary = Literal["words", "bytes"]
+Start = Literal["structured_init", "previous", "front_layers", "wide_lookback", "deeper"]
+Vocabulary = Literal["words", "bytes", "capitals"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ def _scheduled(
         stage=Stage(
             phases=[_phase(phase, scale) for phase in values["phases"]],
             decay_share=values["decay_share"],
+            batch_tokens=values.get("batch_tokens", BATCH_TOKENS),
             probe_tokens=values["probe_tokens"],
             dialect=dialects[values["dialect"]],
         ),

@@ -1,13 +1,11 @@
 """All sample generators by name: a task is "multikey", or "multikey/english" with a key kind."""
 
-import itertools
 import random
 
-from models.training.dialect import Dialect, KeyKind, NoiseKind, ValueKind, weighted
+from models.training.chains import variable_tracking
+from models.training.dialect import Dialect, KeyKind, NoiseKind, ValueKind
 from models.training.ingredients import draw_hex, draw_keys, draw_noise, draw_number
-from models.training.needles import NeedleRequest, needle_sample, scatter
-from models.training.prompts import PREFACE_CHAINS
-from models.training.questions import ask_chain
+from models.training.needles import NeedleRequest, needle_sample
 from models.training.sample import Ids, Language, Mark, Sample, Segment, Source
 from models.training.tokenizer import BOS, NUM_ORDINARY
 
@@ -32,33 +30,6 @@ def draw_sample(source: Source, task: str, num_tokens: int, rng: random.Random) 
             return repeated_runs(source.language, num_tokens, rng)
         case _:
             raise ValueError(f"task {task!r} is unknown; take one of {sorted(TASKS)}")
-
-
-def variable_tracking(source: Source, num_tokens: int, rng: random.Random) -> Sample:
-    """Chains of assignments in noise; the answer names every variable of one chain."""
-    language = source.language
-    noise = weighted(source.dialect.noises, rng)
-    num_questions = max(1, min(4, num_tokens // 128))
-    num_links = rng.randint(1, 4) + 1
-    budget = num_tokens - 20 - 60 * num_questions
-    num_chains = max(1, min(rng.randint(1, 3), budget // (6 * num_links)))
-    names = rng.sample(language.pools.variables, num_chains * num_links)
-    chains = [names[start : start + num_links] for start in range(0, len(names), num_links)]
-    values = [draw_number(rng, num_digits=5) for _ in chains]
-    links = [iter(_links(chain, value)) for chain, value in zip(chains, values, strict=True)]
-    order = [index for index in range(num_chains) for _ in range(num_links)]
-    rng.shuffle(order)
-    items = [Segment(ids=language.encode_all(*next(links[index]))) for index in order]
-    context = scatter(language, noise, items, budget, rng)
-    picks = [rng.randrange(num_chains) for _ in range(num_questions)]
-    return Sample(
-        [
-            Segment(ids=(BOS,)),
-            Segment(ids=language.encode(PREFACE_CHAINS)),
-            *context,
-            *(ask_chain(language, chains[pick], values[pick]) for pick in picks),
-        ]
-    )
 
 
 def repeated_needles(source: Source, num_tokens: int, rng: random.Random) -> Sample:
@@ -107,7 +78,7 @@ def repeated_runs(language: Language, num_tokens: int, rng: random.Random) -> Sa
 def _needle_request(
     dialect: Dialect, task: str, num_tokens: int, keys: KeyKind | None, rng: random.Random
 ) -> NeedleRequest:
-    num_questions = max(1, min(8, num_tokens // 100))
+    num_questions = max(1, min(dialect.most_questions, num_tokens // 100))
     num_needles: int | None = None
     if task == "multikey":
         num_questions = max(2, num_questions)
@@ -130,15 +101,6 @@ def _needle_request(
         num_needles=num_needles,
         keys=keys,
     )
-
-
-def _links(chain: list[str], value: str) -> list[tuple[str, ...]]:
-    first = (" VAR", " " + chain[0], " =", " " + value, ".")
-    later = [
-        (" VAR", " " + name, " =", " VAR", " " + source, ".")
-        for source, name in itertools.pairwise(chain)
-    ]
-    return [first, *later]
 
 
 def _repeated_value(language: Language, kind: ValueKind, rng: random.Random) -> str:

@@ -1,12 +1,16 @@
-"""Two tokenizers with one id space: whole words first, then byte-level BPE grown around them.
+"""Three tokenizers: whole words, byte-level BPE grown around them, and capitals cut in pairs.
 
 The byte tokenizer keeps every word of the word tokenizer as one token under its old id
 (`ignore_merges`, as Llama 3 does) and spells anything else with merges, down to the 256 bytes.
+The last cuts every run of capitals in pairs, so that RULER's variables, five random capitals, are
+three tokens each; its pairs take the ids of the variables that were one token before.
 """
 
+import itertools
 import json
 import random
 import re
+import string
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -27,6 +31,12 @@ WORD_PATTERN = r" ?[A-Za-z]+| ?[0-9]{1,2}| ?[^\sA-Za-z0-9]|\s"
 # A run of hex digits that holds a decimal digit splits in pairs: a uuid is then 20 tokens.
 HEX_TAIL = r"(?=(?:[0-9a-f]{2})*(?![0-9A-Za-z]))"
 HEX_PATTERN = rf" ?(?=[0-9a-f]*[0-9])[0-9a-f]{{2}}{HEX_TAIL}|(?<=[0-9a-f\-])[0-9a-f]{{2}}{HEX_TAIL}"
+# A run of capitals, but for the word VAR, splits in pairs: a name of five is then three tokens.
+CAPITALS_PATTERN = (
+    r" ?VAR(?![A-Za-z])| ?[A-Z]{2}(?=[A-Z]*(?![A-Za-z]))|(?<=[A-Z]{2})[A-Z](?![A-Za-z])"
+)
+# Words that stand behind a line break in RULER's noise: one token without a space, too.
+LINE_OPENERS = ("VAR", "One", "The")
 
 
 def word_tokenizer(pools: WordPools) -> Tokenizer:
@@ -67,6 +77,26 @@ def byte_tokenizer(
     ]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
     merges = [tuple(merge) for merge in trained["merges"]]
+    return _finished(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True), splitter)
+
+
+def capitals_tokenizer(tokenizer: Tokenizer, pools: WordPools) -> Tokenizer:
+    """A byte tokenizer whose variables give their ids to spaced pairs of capitals.
+
+    Pairs that are left over are appended, the spaced ones first; then what opens a line.
+    """
+    spec = json.loads(tokenizer.to_str())["model"]
+    pairs = ["".join(pair) for pair in itertools.product(string.ascii_uppercase, repeat=2)]
+    freed = [SPACE + name for name in pools.variables]
+    known = set(spec["vocab"]) - set(freed)
+    every = (*(SPACE + pair for pair in pairs), *pairs, *LINE_OPENERS)
+    wanted = [piece for piece in every if piece not in known]
+    renamed = dict(zip(freed, wanted, strict=False))
+    ordered = sorted(spec["vocab"], key=spec["vocab"].__getitem__)
+    pieces = [*(renamed.get(piece, piece) for piece in ordered), *wanted[len(freed) :]]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    merges = [tuple(merge) for merge in spec["merges"]]
+    splitter = _pre_tokenizer(f"{CAPITALS_PATTERN}|{HEX_PATTERN}|{WORD_PATTERN}")
     return _finished(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=True), splitter)
 
 

@@ -18,6 +18,7 @@ from models.training.twin import MASKED, Twin
 NUM_WARMUP_STEPS = 10
 MIN_LR_SHARE = 0.02
 REPORT_EVERY = 25
+BATCH_TOKENS = 2560
 
 Report = Callable[[dict[str, object]], None]
 
@@ -40,7 +41,7 @@ class Stage:
     phases: Sequence[Phase]
     decay_share: float
     probe_tokens: int
-    batch_tokens: int = 2560
+    batch_tokens: int = BATCH_TOKENS
     num_probe_samples: int = 32
     dialect: Dialect = field(default_factory=Dialect)
 
@@ -90,7 +91,8 @@ def probe(model: Twin, source: Source, stage: Stage, rng: random.Random) -> dict
     for task in tasks:
         names = [task] * stage.num_probe_samples
         batch = draw_batch(source, names, stage.probe_tokens, spread, rng)
-        with torch.no_grad():
+        # A compiled model would be compiled once more for this one shape.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             accuracies[task] = round(answer_loss(model, batch).accuracy, 3)
     return accuracies
 
@@ -112,7 +114,7 @@ def answer_loss(model: Twin, batch: Batch) -> Scored:
     # Only answer places are scored: the vocabulary matrix would cost as much as the layers.
     rows_A, columns_A = torch.nonzero(batch.is_answer_BT[:, 1:], as_tuple=True)
     with torch.autocast("cpu", torch.bfloat16):
-        hidden_BTE = model.hidden(
+        hidden_BTE = model(
             batch.ids_BT, batch.positions_BT, batch.key_bias_BT, dtype=torch.bfloat16
         )
         logits_AV = model.logits(hidden_BTE[rows_A, columns_A]).float()

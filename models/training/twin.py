@@ -146,7 +146,7 @@ class Twin(nn.Module):
         """The layers, typed."""
         return cast(list[Layer], list(self.layers))
 
-    def hidden(
+    def forward(
         self,
         ids_BT: Tensor,
         positions_BT: Tensor,

@@ -12,7 +12,7 @@ from models.training import recipe
 from models.training.init import random_init, structured_init, token_classes
 from models.training.sample import Language
 from models.training.schedule import DEFAULT_SCHEDULE, ScheduledStage, read_schedule
-from models.training.tokenizer import byte_tokenizer, word_tokenizer
+from models.training.tokenizer import byte_tokenizer, capitals_tokenizer, word_tokenizer
 from models.training.twin import Twin, TwinConfig
 from models.training.wordpools import word_pools
 from tests.models.fixed import BUNDLED, CORPUS
@@ -35,7 +35,10 @@ def ground() -> recipe.Ground:
     words = word_tokenizer(pools)
     pieces = byte_tokenizer(words.get_vocab(), CORPUS, num_merges=100, num_pairs=500)
     return recipe.Ground(
-        words=Language(words, pools, CORPUS), bytes=Language(pieces, pools, CORPUS), seed=0
+        words=Language(words, pools, CORPUS),
+        bytes=Language(pieces, pools, CORPUS),
+        capitals=Language(capitals_tokenizer(pieces, pools), pools, CORPUS),
+        seed=0,
     )
 
 
