@@ -7,7 +7,8 @@ from itertools import count
 from random import Random
 from typing import Any, ClassVar
 
-from harness.tasks.haystacks import Haystack
+from harness.tasks.haystacks import Haystack, Parts
+from harness.tasks.token_counts import TokenCounts
 
 PROBE_UNITS = 32
 _LEAST_TOKENS_PER_UNIT = 0.1
@@ -17,14 +18,10 @@ CountTokens = Callable[[str], int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
+class Draft(Parts):
     """One sample: what is hidden, what is asked and what is right; its haystack can still grow."""
 
-    head: str
     haystack: Haystack
-    statements: tuple[str, ...]
-    places_seed: str
-    question: str
     references: tuple[str, ...]
     metadata: Mapping[str, Any]
 
@@ -42,18 +39,9 @@ class Draft:
         """Context and question."""
         return self.context(size) + self.question
 
-    def pieces(self, size: int) -> list[str]:
-        """The prompt in pieces, to count tokens; their order may not be the prompt's."""
-        places, joiner = Random(self.places_seed), self.haystack.joiner
-        *most, last = self.haystack.unordered(self.statements, size, places)
-        if joiner == "\n":
-            pieces = [*(f"{unit}\n" for unit in most), last]
-        else:
-            first, *rest = *most, last
-            pieces = [first, *(joiner + unit for unit in rest)]
-        pieces[0] = self.head + pieces[0]
-        pieces[-1] += self.question
-        return pieces
+    def counter(self, counts: TokenCounts) -> Callable[[int], int]:
+        """Tokens of `prompt(size)`, from those of its pieces."""
+        return self.haystack.counter(self, counts)
 
     def depths(self, context: str) -> list[float]:
         """Where each statement starts, as a fraction of the context's characters."""
