@@ -14,7 +14,7 @@ PROBE_UNITS = 32
 _LEAST_TOKENS_PER_UNIT = 0.1
 _INTERPOLATIONS = 8
 
-CountTokens = Callable[[str], int]
+Counter = Callable[[int], int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Draft(Parts):
         """Context and question."""
         return self.context(size) + self.question
 
-    def counter(self, counts: TokenCounts) -> Callable[[int], int]:
+    def counter(self, counts: TokenCounts) -> Counter:
         """Tokens of `prompt(size)`, from those of its pieces."""
         return self.haystack.counter(self, counts)
 
@@ -59,8 +59,8 @@ class Generator(ABC):
     num_new_tokens: ClassVar[int]
 
     @abstractmethod
-    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
-        """The sample of one seed."""
+    def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
+        """The sample of one seed; counter_of: tokens of other prompts that it may hold."""
 
     def departures(self) -> Sequence[str]:
         """The settings, as `key=value`, that are not RULER's."""
@@ -68,19 +68,19 @@ class Generator(ABC):
         return [] if setting == self.original_haystack else [setting]
 
 
-def largest_size(draft: Draft, count_tokens: CountTokens, limit: int) -> int:
+def largest_size(draft: Draft, num_tokens_of: Counter, limit: int) -> int:
     """The haystack size that fills `limit` tokens, short of it by less than an average unit.
 
     Interpolates between counted sizes: tokens grow almost evenly with units, so that two or three
     counts do what bisection does in ten. The size returned was itself counted and fits.
     """
     size = draft.smallest_size
-    num_tokens = count_tokens(draft.prompt(size))
+    num_tokens = num_tokens_of(size)
     assert num_tokens <= limit, f"{num_tokens} tokens are more than {limit}"
     too_large = size + limit + 1
     guess = size + min(PROBE_UNITS, limit)
     while too_large - size > 1:
-        num_guessed = count_tokens(draft.prompt(guess))
+        num_guessed = num_tokens_of(guess)
         per_unit = max((num_guessed - num_tokens) / (guess - size), _LEAST_TOKENS_PER_UNIT)
         if num_guessed <= limit:
             size, num_tokens = guess, num_guessed

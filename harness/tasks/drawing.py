@@ -1,6 +1,6 @@
 """What the generators of `random` draw, to the bit, from many of their 32-bit words at once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from random import Random
 
@@ -10,12 +10,23 @@ WORD_BITS = 32
 _WORDS_AT_ONCE = 512
 
 
-def indexes(rng: Random, count: int) -> Iterator[int]:
-    """What `rng.randrange(count)` would give, time and again."""
-    assert count.bit_length() <= WORD_BITS, count
-    while True:
-        drawn_N = _words(rng, _WORDS_AT_ONCE) >> (WORD_BITS - count.bit_length())
-        yield from drawn_N[drawn_N < count].tolist()
+class Distinct:
+    """What `rng.randrange(count)` would give time and again, each number where it comes first."""
+
+    def __init__(self, rng: Random, count: int) -> None:
+        assert count.bit_length() <= WORD_BITS, count
+        self._rng, self._count = rng, count
+        self._drawn: dict[int, None] = {}
+        self._order: list[int] = []
+
+    def part(self, start: int, stop: int) -> Sequence[int]:
+        """The numbers from one place to another; there must be as many."""
+        assert stop <= self._count, stop
+        while len(self._order) < stop:
+            drawn_N = _words(self._rng, _WORDS_AT_ONCE) >> (WORD_BITS - self._count.bit_length())
+            self._drawn.update(dict.fromkeys(drawn_N[drawn_N < self._count].tolist()))
+            self._order = list(self._drawn)
+        return self._order[start:stop]
 
 
 def permuted(rng: Random, count: int) -> Iterator[int]:

@@ -47,8 +47,7 @@ class Needles(Noise):
 
     def line_counter(self, counts: TokenCounts) -> Callable[[int], int]:
         """See Noise."""
-        # All at once: nearly all are drawn by some sample, and many are counted faster than few.
-        of_pool = counts.each(self._ended)
+        of_pool = counts.kept(self._ended)
         lines = RunningSum(
             lambda start, stop: [of_pool[index] for index in self._indexes(start, stop)]
         )

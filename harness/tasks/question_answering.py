@@ -7,7 +7,7 @@ from itertools import islice
 from random import Random
 from typing import ClassVar, Self
 
-from harness.tasks.drafts import CountTokens, Draft, Generator
+from harness.tasks.drafts import Counter, Draft, Generator
 from harness.tasks.haystacks import Haystack, Parts
 from harness.tasks.ruler_templates import DOCUMENT, QA
 from harness.tasks.token_counts import RunningSum, TokenCounts
@@ -100,7 +100,7 @@ class QuestionAnswering(Generator):
 
     num_new_tokens: ClassVar[int] = QA.num_new_tokens
 
-    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
+    def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
         """See Generator."""
         index = int(seed.rpartition(":")[2])
         question = self.haystack.qa.questions[index]

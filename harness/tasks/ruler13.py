@@ -159,7 +159,7 @@ class Ruler13(Task):
         return known[task, index]
 
     def _draft(self, task: str, generator: Generator, index: int, counts: TokenCounts) -> Draft:
-        return generator.draft(f"{self.seed}:{task}:{index}", counts.text)
+        return generator.draft(f"{self.seed}:{task}:{index}", lambda draft: draft.counter(counts))
 
     def _sizing(self, task: str, generator: Generator, counts: TokenCounts) -> Sizing:
         num_new_tokens = self._num_new_tokens(generator)

@@ -7,10 +7,10 @@ from typing import Any
 
 from harness.tasks.base import Tokenizer
 
-# Before a space, between a letter or digit and a hyphen, after a line's end: where tokenizers cut.
-_CUTS = re.compile(r"(?<=\S)(?= )|(?<=[A-Za-z0-9])(?=-[A-Za-z0-9])|(?<=\n)(?=[^\n ])")
+# Before a space, after a line's end, before a hyphen between words (not in a uuid, whose parts are
+# hardly met again): where tokenizers cut.
+_CUTS = re.compile(r"(?<=\S)(?= )|(?<=\n)(?=[^\n ])|(?<=[A-Za-z]{3})(?=-[A-Za-z]{3})")
 _MOST_PIECES = 200_000
-_FEW_ATOMS, _TRIED = 6, 64
 _BATCH_FROM = 64
 # What a fast tokenizer and its wrapper must agree on before the wrapper is left out.
 PROBES = ("a needle", "\nVAR ABCDE = 12345 ")
@@ -45,6 +45,7 @@ class TokenCounts:
         self._atoms: dict[str, int] = {}
         self._openings: dict[str, int] = {}
         self._around: dict[tuple[str, str], int] = {}
+        self._kept: dict[int, tuple[Sequence[str], list[int]]] = {}
         self._running: dict[int, tuple[Sequence[str], RunningSum]] = {}
         self.is_exact: dict[tuple[str, int], bool] = {}
 
@@ -74,6 +75,12 @@ class TokenCounts:
             self._learn(set(pieces).difference(known))
         return list(map(known.__getitem__, pieces))
 
+    def kept(self, pieces: Sequence[str]) -> list[int]:
+        """Tokens of each of pieces that never change; kept with them."""
+        if id(pieces) not in self._kept:
+            self._kept[id(pieces)] = pieces, self.each(pieces)
+        return self._kept[id(pieces)][1]
+
     def running(self, pieces: Sequence[str]) -> RunningSum:
         """Tokens of the first 0, 1, 2 ... of pieces that never change; kept with them."""
         if id(pieces) not in self._running:
@@ -81,23 +88,14 @@ class TokenCounts:
             self._running[id(pieces)] = pieces, sums
         return self._running[id(pieces)][1]
 
-    def _learn(self, pieces: set[str]) -> None:
+    def _learn(self, pieces: Iterable[str]) -> None:
         self._forget_where_full(self._atoms)
-        words = [piece for piece in pieces if piece[1:].isalpha()]
-        self._pieces.update(self._counted(words))
-        others = list(pieces.difference(words))
-        # Where most is new, as in lines of uuids, whole pieces are faster.
-        tried = others[:_TRIED]
-        if len(self._new_atoms(map(_CUTS.split, tried))) > len(tried) * _FEW_ATOMS:
-            self._pieces.update(self._counted(others))
-            return
-        atoms_of = {piece: _CUTS.split(piece) for piece in others}
-        self._atoms.update(self._counted(list(self._new_atoms(atoms_of.values()))))
-        for piece, own in atoms_of.items():
-            self._pieces[piece] = sum(map(self._atoms.__getitem__, own))
-
-    def _new_atoms(self, cut: Iterable[list[str]]) -> set[str]:
-        return {atom for atoms in cut for atom in atoms}.difference(self._atoms)
+        atoms_of = {one: [one] if one[1:].isalpha() else _CUTS.split(one) for one in pieces}
+        known = self._atoms
+        new = {atom for atoms in atoms_of.values() for atom in atoms if atom not in known}
+        known.update(self._counted(list(new)))
+        for piece, atoms in atoms_of.items():
+            self._pieces[piece] = sum(map(known.__getitem__, atoms))
 
     def _counted(self, texts: Sequence[str]) -> Iterator[tuple[str, int]]:
         around = [_neighbours(text) for text in texts]

@@ -1,9 +1,9 @@
 """RULER's aggregation tasks: the most common words of a numbered list, and of a coded text."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
 from operator import mul
 from random import Random
 from string import ascii_lowercase
@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import zeta
 
-from harness.tasks.drafts import CountTokens, Draft, Generator
-from harness.tasks.drawing import indexes, shuffled_order
+from harness.tasks.drafts import Counter, Draft, Generator
+from harness.tasks.drawing import Distinct, shuffled_order
 from harness.tasks.haystacks import Haystack, Parts
 from harness.tasks.ruler_templates import COMMON_WORDS, FREQUENT_WORDS
 from harness.tasks.token_counts import RunningSum, TokenCounts
@@ -42,8 +42,7 @@ class NumberedWords(Haystack):
         self.words = words
         self.repeats = repeats
         self.shuffle_seed = shuffle_seed
-        self._draws = indexes(Random(seed), len(words))
-        self._drawn: dict[int, None] = {}
+        self._drawn = Distinct(Random(seed), len(words))
 
     @property
     def common(self) -> tuple[str, ...]:
@@ -67,10 +66,11 @@ class NumberedWords(Haystack):
     def counter(self, parts: Parts, counts: TokenCounts) -> Callable[[int], int]:
         """See Haystack; each word is counted once, times how often it stands there."""
         often, seldom = self.repeats
+        spaced = _spaced(self.words)
         num_ends = NUM_COMMON * often + seldom * len(self.words)
-        numbers, spaced = counts.running(_spaced_numbers(num_ends)), _spaced(self.words)
+        numbers, of_words = counts.running(_spaced_numbers(num_ends)), counts.kept(spaced)
         words = RunningSum(
-            lambda start, stop: counts.each([spaced[at] for at in self._indexes(start, stop)])
+            lambda start, stop: [of_words[index] for index in self._drawn.part(start, stop)]
         )
         (last,) = self._words(0, 1)
         # The first number follows no space, and the last word stands before the question's line.
@@ -87,12 +87,7 @@ class NumberedWords(Haystack):
 
     def _words(self, start: int, stop: int) -> list[str]:
         """Of the words in the order of their first draws."""
-        return [self.words[index] for index in self._indexes(start, stop)]
-
-    def _indexes(self, start: int, stop: int) -> Iterator[int]:
-        while len(self._drawn) < stop:
-            self._drawn[next(self._draws)] = None
-        return islice(self._drawn, start, stop)
+        return [self.words[index] for index in self._drawn.part(start, stop)]
 
 
 class CodedText(Haystack):
@@ -143,7 +138,7 @@ class CommonWords(Generator):
 
     num_new_tokens: ClassVar[int] = COMMON_WORDS.num_new_tokens
 
-    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
+    def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
         """See Generator."""
         full = self.length >= FULL_LENGTH
         shown = self._asked(f"{seed}:words", (30, 3) if full else (6, 1))
@@ -181,7 +176,7 @@ class FrequentWords(Generator):
 
     num_new_tokens: ClassVar[int] = FREQUENT_WORDS.num_new_tokens
 
-    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
+    def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
         """See Generator."""
         rng = Random(seed)
         count = max(4, (self.length - self.num_new_tokens) // TOKENS_PER_CODED_WORD)
