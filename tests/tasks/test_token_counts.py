@@ -24,17 +24,17 @@ def counted_by(request, tokenizer):
 def test_a_prompt_of_any_size_has_the_tokens_of_its_pieces(counted_by, task):
     ruler, counts = settings13(length=4096), TokenCounts(counted_by)
     generator = ruler.generator(task)
-    sizes_seen = set()
-    for index in range(8):
+    sizes_seen, largest = set(), 100 if task.startswith("qa") else 1000
+    for index in range(6):
         draft = generator.draft(f"7:{task}:{index}", lambda other: other.counter(counts))
         num_tokens = draft.counter(counts)
-        least, most = draft.smallest_size, draft.haystack.largest_size() or 3000
+        least, most = draft.smallest_size, draft.haystack.largest_size() or largest
         rng = Random(index)
         # Not in order: a count does not depend on those before it.
-        for size in (least, *(rng.randint(least, min(most, 3000)) for _ in range(4)), least + 1):
+        for size in (least, *(rng.randint(least, min(most, largest)) for _ in range(3)), least + 1):
             assert num_tokens(size) == len(counted_by.encode(draft.prompt(size)))
             sizes_seen.add(size)
-    assert len(sizes_seen) > 20
+    assert len(sizes_seen) > 12
 
 
 @pytest.mark.parametrize("index", [0, 20])
