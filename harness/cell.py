@@ -139,9 +139,7 @@ def run_cell(
     if done.status == "ok" and settings.probe.requests:
         with _broken_off(done):
             results[-1] = _probed(prepared, done.arms[results[-1].name], results[-1], console)
-    system = system_facts(
-        settings, prepared.info, prepared.kernel.name, done.model, workload.task.notes
-    )
+    system = system_facts(settings, prepared.info, prepared.kernel.name, done.model, workload.notes)
     facts = RunFacts(
         arms=results,
         config=config,

@@ -122,9 +122,9 @@ def plan_for(
 
 
 def _check_context(model: ModelInfo, workload: Workload) -> None:
-    if workload.most_tokens > model.max_tokens:
+    if workload.most_context > model.max_tokens:
         raise ValueError(
-            f"task.length asks for requests of up to {workload.most_tokens} tokens, model "
+            f"task.length asks for requests of up to {workload.most_context} tokens, model "
             f"{model.name} takes {model.max_tokens}; lower task.length to {model.max_tokens}"
         )
 

@@ -25,6 +25,21 @@ class Workload:
 
     task: Task
     items: tuple[Item, ...]
+    num_cut: int = 0
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader must know of the task, and of what was done to its prompts."""
+        of_cut = (
+            f"{self.num_cut} of {len(self.items)} prompts lost their beginning to fit the model"
+        )
+        return [*self.task.notes, *([of_cut] if self.num_cut else [])]
+
+    @property
+    def most_context(self) -> int:
+        """Tokens that a model must take at once: a scored prompt holds its answer."""
+        requests = (item.request for item in self.items)
+        return max(one.most_tokens - bool(one.scored_ids) for one in requests)
 
     @property
     def most_tokens(self) -> int:
@@ -51,9 +66,11 @@ def make_workload(
     stop_ids: frozenset[int],
 ) -> Workload:
     """Tokenise everything before the clock starts."""
-    items = []
+    items, num_cut = [], 0
     for number, source in enumerate(task.requests(tokenizer)):
-        ids = _split(source, tokenizer)
+        whole = _split(source, tokenizer)
+        ids = _fitted(whole, source)
+        num_cut += len(ids.prompt) < len(whole.prompt)
         dense = protocol == "question_dense"
         request = Request(
             uid=source.uid,
@@ -67,7 +84,7 @@ def make_workload(
             scored_ids=tuple(ids.scored),
         )
         items.append(Item(source, request))
-    return Workload(task, tuple(items))
+    return Workload(task, tuple(items), num_cut)
 
 
 def warmup_request(workload: Workload, num_tokens: int, vocab_size: int) -> Request:
@@ -104,6 +121,21 @@ def _split(source: TaskRequest, tokenizer: Any) -> _Ids:
     if source.question_tokens:
         return _Ids(prompt, max(0, len(asked) - source.question_tokens), scored)
     return _Ids(prompt, _common_prefix(asked, encode(tokenizer, source.context)), scored)
+
+
+def _fitted(ids: _Ids, source: TaskRequest) -> _Ids:
+    """The last ids of a prompt, as many as leave room for the answer."""
+    if source.most_tokens is None:
+        return ids
+    # The last of the scored ids is no part of the prompt.
+    room = source.most_tokens - (0 if ids.scored else source.max_new_tokens)
+    if room < max(1, len(ids.scored)):
+        raise ValueError(
+            f"task.max_length={source.most_tokens}: {source.uid} has an answer of "
+            f"{len(ids.scored) or source.max_new_tokens} tokens and no room left for a prompt"
+        )
+    num_cut = max(0, len(ids.prompt) - room)
+    return ids._replace(prompt=ids.prompt[num_cut:], num_context=max(0, ids.num_context - num_cut))
 
 
 def _scored(continuation: str, tokenizer: Any, context: str | None) -> tuple[list[int], list[int]]:

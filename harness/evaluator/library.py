@@ -4,11 +4,11 @@ Everything is imported when it is asked for: the package is the extra `eval`.
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,20 @@ ABSENT = "the package lm-eval is not installed; pip install 'kvloom[eval]'"
 
 class UnusableError(ValueError):
     """What was asked for cannot be composed, or not be served; one line."""
+
+
+class Loaded(NamedTuple):
+    """lm-eval's tasks by name, and the groups that they came in."""
+
+    tasks: dict[str, Any]
+    groups: list[Any]
+
+
+class OfGroup(NamedTuple):
+    """A number over the tasks of a group, and how many documents they have."""
+
+    value: float
+    size: int
 
 
 def template() -> Any:
@@ -75,7 +89,7 @@ def load_tasks(
     arguments: Mapping[str, Any],
     seed: int,
     num_fewshot: int | None,
-) -> dict[str, Any]:
+) -> Loaded:
     """lm-eval's task objects by name, groups taken apart, as `simple_evaluate` would have them."""
     try:
         from lm_eval.tasks import TaskManager
@@ -90,21 +104,33 @@ def load_tasks(
                 f"task.names={list(names)}: lm-eval has no {', '.join(unknown)}; "
                 "`kvloom-lm-eval ls tasks` lists them, task.include names a folder of your own"
             )
-        loaded: dict[str, Any] = manager.load(list(names))["tasks"]
-    for task in loaded.values():
+        loaded: dict[str, Any] = manager.load(list(names))
+    for task in loaded["tasks"].values():
         _settle_fewshot(task, num_fewshot)
-    return loaded
+    return Loaded(loaded["tasks"], list(loaded["groups"].values()))
 
 
-def build_instances(task: Any, most: int | None, seed: int) -> list[Any]:
-    """The requests of a task's first documents; raises ValueError for what no text model serves."""
+def build_instances(
+    task: Any, most: int | None, seed: int, chat: Callable[..., str] | None, *, multiturn: bool
+) -> list[Any]:
+    """The requests of a task's first documents; raises ValueError for what no text model serves.
+
+    chat: writes a conversation; multiturn: solved examples are turns of it.
+    """
     if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
         raise ValueError(
             f"task.names: {task.task_name} runs code that a model wrote, or shows pictures; "
             "neither is served, choose another task"
         )
     with _seeded(seed):
-        task.build_all_requests(limit=most, rank=0, world_size=1)
+        task.build_all_requests(
+            limit=most,
+            rank=0,
+            world_size=1,
+            apply_chat_template=chat is not None,
+            fewshot_as_multiturn=multiturn,
+            chat_template=chat,
+        )
     return list(task.instances)
 
 
@@ -149,6 +175,29 @@ def aggregated(task: Any, metric: str, values: Sequence[Any]) -> float:
     """One number over documents, by the task's own rule, else the mean."""
     rule = task.aggregation().get(metric)
     return float(rule(list(values)) if rule is not None else np.mean(values))
+
+
+def aggregated_groups(
+    groups: Sequence[Any],
+    values: Mapping[str, Mapping[tuple[str, str], float]],
+    sizes: Mapping[str, int],
+) -> dict[tuple[str, str, str], OfGroup]:
+    """Numbers of groups, by group, metric and filter, by the groups' own rules.
+
+    values: of tasks, by metric and filter; sizes: documents of tasks.
+    """
+    of_tasks = {
+        name: {f"{metric},{kind}": value for (metric, kind), value in own.items()}
+        | {"sample_len": sizes[name]}
+        for name, own in values.items()
+    }
+    found = {}
+    for group in groups:
+        numbers = group.aggregate(of_tasks)
+        for key, size in numbers.get("sample_count", {}).items():
+            metric, _, kind = key.partition(",")
+            found[group.name, metric, kind] = OfGroup(float(numbers[key]), size)
+    return found
 
 
 def _settle_fewshot(task: Any, num_fewshot: int | None) -> None:

@@ -9,6 +9,7 @@ from harness.encoding import cut_at, encode, encode_scored, ends_at, prefix_id
 from harness.evaluator import library
 from harness.evaluator.library import UnusableError
 from harness.evaluator.system import AnsweringSystem
+from harness.tasks.chat import conversation
 
 NAME = "kvloom"
 # The default of lm-eval's `hf` model.
@@ -84,13 +85,8 @@ class Speaker:
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """A conversation as the tokenizer's own template writes it."""
-        return str(
-            self.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-            )
+        return conversation(
+            self.tokenizer, chat_history, add_generation_prompt=add_generation_prompt
         )
 
     def loglikelihood(

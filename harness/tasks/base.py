@@ -27,7 +27,8 @@ class TaskRequest:
     say how the request was built (needle depths, names, values). stop_strings end an answer and are
     no part of it; continuation: scored after the prompt instead of an answer; is_text: it is a text
     by itself, with the special tokens that the tokenizer gives it; question_tokens: so many of the
-    last tokens of `context` belong to the question.
+    last tokens of `context` belong to the question; most_tokens: of prompt and answer, a longer
+    prompt loses its beginning.
     """
 
     uid: str
@@ -41,6 +42,7 @@ class TaskRequest:
     continuation: str | None = None
     is_text: bool = False
     question_tokens: int = 0
+    most_tokens: int | None = None
 
 
 class Task(ABC):

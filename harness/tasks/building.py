@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from harness.sources import ROOT
 from harness.tasks.base import TaskRequest, Tokenizer
 from harness.tasks.drafts import Generator
-from harness.tasks.token_counts import TokenCounts
+from harness.tasks.token_counts import PROBES, TokenCounts
 
 if TYPE_CHECKING:
     from harness.tasks.ruler13 import Ruler13
@@ -28,7 +28,6 @@ _TOKENS_WORTH_A_PROCESS = 4_000_000
 # Samples that share one check of their token counts; the first of them is checked.
 GROUP = 20
 _PIPES: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-_PROBES = ("a needle", "\nVAR ABCDE = 12345 ")
 
 
 class Plain:
@@ -152,7 +151,7 @@ def _plain(tokenizer: Tokenizer) -> str | None:
         return None
     content = str(backend.to_str())
     plain = Plain(content)
-    same = all(plain.encode(text) == list(tokenizer.encode(text)) for text in _PROBES)
+    same = all(plain.encode(text) == list(tokenizer.encode(text)) for text in PROBES)
     return content if same else None
 
 

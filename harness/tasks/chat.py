@@ -1,7 +1,10 @@
 """A model's chat template around a prompt, as text."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from jinja2 import TemplateError
 
 # Any text that no template holds: some strip what they are given, so the prompt goes in later.
 _PLACE = "KVLOOM-PROMPT"
@@ -31,3 +34,27 @@ def user_turn(tokenizer: Any, key: str) -> Turn:
     before, _, after = text.partition(_PLACE)
     begins = tokenizer.encode("")[:1] == [tokenizer.bos_token_id]
     return Turn(before.removeprefix(tokenizer.bos_token) if begins else before, after)
+
+
+def conversation(
+    tokenizer: Any, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = True
+) -> str:
+    """A conversation as the tokenizer's own template writes it, as lm-eval's `hf` model does.
+
+    A template that refuses a system message is given the others.
+    """
+
+    def rendered(history: Sequence[Mapping[str, str]]) -> str:
+        return str(
+            tokenizer.apply_chat_template(
+                list(history),
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+        )
+
+    try:
+        return rendered(messages)
+    except TemplateError:
+        return rendered([one for one in messages if one["role"] != "system"])

@@ -7,24 +7,21 @@ from itertools import count
 from random import Random
 from typing import Any, ClassVar
 
-from harness.tasks.haystacks import Haystack
+from harness.tasks.haystacks import Haystack, Parts
+from harness.tasks.token_counts import TokenCounts
 
 PROBE_UNITS = 32
 _LEAST_TOKENS_PER_UNIT = 0.1
 _INTERPOLATIONS = 8
 
-CountTokens = Callable[[str], int]
+Counter = Callable[[int], int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
+class Draft(Parts):
     """One sample: what is hidden, what is asked and what is right; its haystack can still grow."""
 
-    head: str
     haystack: Haystack
-    statements: tuple[str, ...]
-    places_seed: str
-    question: str
     references: tuple[str, ...]
     metadata: Mapping[str, Any]
 
@@ -42,18 +39,9 @@ class Draft:
         """Context and question."""
         return self.context(size) + self.question
 
-    def pieces(self, size: int) -> list[str]:
-        """The prompt in pieces, to count tokens; their order may not be the prompt's."""
-        places, joiner = Random(self.places_seed), self.haystack.joiner
-        *most, last = self.haystack.unordered(self.statements, size, places)
-        if joiner == "\n":
-            pieces = [*(f"{unit}\n" for unit in most), last]
-        else:
-            first, *rest = *most, last
-            pieces = [first, *(joiner + unit for unit in rest)]
-        pieces[0] = self.head + pieces[0]
-        pieces[-1] += self.question
-        return pieces
+    def counter(self, counts: TokenCounts) -> Counter:
+        """Tokens of `prompt(size)`, from those of its pieces."""
+        return self.haystack.counter(self, counts)
 
     def depths(self, context: str) -> list[float]:
         """Where each statement starts, as a fraction of the context's characters."""
@@ -71,8 +59,8 @@ class Generator(ABC):
     num_new_tokens: ClassVar[int]
 
     @abstractmethod
-    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
-        """The sample of one seed."""
+    def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
+        """The sample of one seed; counter_of: tokens of other prompts that it may hold."""
 
     def departures(self) -> Sequence[str]:
         """The settings, as `key=value`, that are not RULER's."""
@@ -80,19 +68,19 @@ class Generator(ABC):
         return [] if setting == self.original_haystack else [setting]
 
 
-def largest_size(draft: Draft, count_tokens: CountTokens, limit: int) -> int:
+def largest_size(draft: Draft, num_tokens_of: Counter, limit: int) -> int:
     """The haystack size that fills `limit` tokens, short of it by less than an average unit.
 
     Interpolates between counted sizes: tokens grow almost evenly with units, so that two or three
     counts do what bisection does in ten. The size returned was itself counted and fits.
     """
     size = draft.smallest_size
-    num_tokens = count_tokens(draft.prompt(size))
+    num_tokens = num_tokens_of(size)
     assert num_tokens <= limit, f"{num_tokens} tokens are more than {limit}"
     too_large = size + limit + 1
     guess = size + min(PROBE_UNITS, limit)
     while too_large - size > 1:
-        num_guessed = count_tokens(draft.prompt(guess))
+        num_guessed = num_tokens_of(guess)
         per_unit = max((num_guessed - num_tokens) / (guess - size), _LEAST_TOKENS_PER_UNIT)
         if num_guessed <= limit:
             size, num_tokens = guess, num_guessed

@@ -1,8 +1,10 @@
 """Any task of lm-eval: its documents and prompts, its scoring, through our own arms."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 from harness.evaluator import library
 from harness.evaluator.defects import defects
@@ -10,6 +12,7 @@ from harness.metric import Direction, Metric, Quantity
 from harness.outcome import Outcome
 from harness.tasks import checks
 from harness.tasks.base import Task, TaskRequest, Tokenizer
+from harness.tasks.chat import conversation
 
 # The default of lm-eval's `hf` model.
 MOST_NEW_TOKENS = 256
@@ -33,7 +36,10 @@ class LmEval(Task):
     num_samples: documents of each task, null for all; num_fewshot, max_new_tokens: null leaves
     them to the task; metric: whose value is the score of a document, null for the first one in
     [0, 1] of which more is better; question_tokens: the last ones of a prompt are the question,
-    null for all that follows the description and the solved examples.
+    null for all that follows the description and the solved examples; max_length: of prompt and
+    answer, longer prompts lose their beginning, null for what the model takes.
+    apply_chat_template: the prompt is a user's turn, and fewshot_as_multiturn: solved examples are
+    turns before it.
     """
 
     names: Sequence[str]
@@ -45,27 +51,41 @@ class LmEval(Task):
     max_new_tokens: int | None
     metric: str | None
     question_tokens: int | None
+    max_length: int | None
+    apply_chat_template: bool
+    fewshot_as_multiturn: bool
     seed: int
     _documents: list[_Document] = field(default_factory=list, init=False, repr=False, compare=False)
+    _groups: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Raise ValueError on a setting out of range."""
         named = isinstance(self.names, Sequence) and not isinstance(self.names, str)
         if not named or not self.names or not all(isinstance(one, str) for one in self.names):
             raise ValueError(f"task.names={self.names!r}: must be a list of one or more names")
-        for key in ("num_samples", "max_new_tokens", "question_tokens"):
+        for key in ("num_samples", "max_new_tokens", "question_tokens", "max_length"):
             if (value := getattr(self, key)) is not None:
                 checks.at_least(f"task.{key}", value, 1)
         if self.num_fewshot is not None:
             checks.at_least("task.num_fewshot", self.num_fewshot, 0)
         checks.at_least("task.seed", self.seed, 0)
-        checks.flag("task.builtin", self.builtin)
+        for key in ("builtin", "apply_chat_template", "fewshot_as_multiturn"):
+            checks.flag(f"task.{key}", getattr(self, key))
+        if self.apply_chat_template and self.question_tokens is None:
+            raise ValueError(
+                "task.question_tokens=null: a chat template leaves no telling where the question "
+                "begins; give a number, or set task.apply_chat_template=false"
+            )
         if not isinstance(self.metadata, Mapping | None):
             raise ValueError(f"task.metadata={self.metadata!r}: must be a mapping, or null")
 
+    def limited_to(self, max_tokens: int) -> Self:
+        """See Task."""
+        return replace(self, max_length=min(max_tokens, self.max_length or max_tokens))
+
     def requests(self, tokenizer: Tokenizer) -> Sequence[TaskRequest]:
         """See Task; one for each of lm-eval's instances, as `simple_evaluate` builds them."""
-        tasks = library.load_tasks(
+        tasks, groups = library.load_tasks(
             self.names,
             include=self.include,
             builtin=self.builtin,
@@ -78,9 +98,13 @@ class LmEval(Task):
             num_fewshot=self.num_fewshot,
         )
         self._documents.clear()
+        self._groups[:] = groups
+        chat = self._chat(tokenizer)
         requests = []
         for name, task in tasks.items():
-            instances = library.build_instances(task, self.num_samples, self.seed)
+            instances = library.build_instances(
+                task, self.num_samples, self.seed, chat, multiturn=self.fewshot_as_multiturn
+            )
             for document in _documents(name, task, instances):
                 self._documents.append(document)
                 pairs = zip(document.uids, document.instances, strict=True)
@@ -105,7 +129,8 @@ class LmEval(Task):
         how = (
             [f"{', '.join(sampled)} would sample; protocol.temperature says how"] if sampled else []
         )
-        return [note, *how, *defects(names)]
+        chat = ["prompts stand in the model's chat template"] if self.apply_chat_template else []
+        return [note, *chat, *how, *defects(names)]
 
     def settled(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """See Task; the score of a document is that of the first of its requests."""
@@ -123,13 +148,44 @@ class LmEval(Task):
             tasks[document.name] = document.task
             for (metric, kind), value in values.items():
                 gathered.setdefault((document.name, metric, kind), []).append(value)
-        return {
-            f"lm_eval_{name}_{metric}" + (f"_{kind}" if kind != "none" else ""): _metric(
-                tasks[name], metric, values
-            )
-            for (name, metric, kind), values in gathered.items()
+        found = {
+            key: _metric(tasks[key[0]], key[1], values)
+            for key, values in gathered.items()
             if not _absent(values)
         }
+        found |= self._of_groups(tasks, found)
+        return {
+            f"lm_eval_{name}_{metric}" + (f"_{kind}" if kind != "none" else ""): value
+            for (name, metric, kind), value in found.items()
+        }
+
+    def _of_groups(
+        self, tasks: Mapping[str, Any], found: Mapping[tuple[str, str, str], Metric]
+    ) -> dict[tuple[str, str, str], Metric]:
+        """Metrics of the groups that were asked for, from those of their tasks."""
+        values: dict[str, dict[tuple[str, str], float]] = {}
+        for (name, metric, kind), one in found.items():
+            if one.value is not None:
+                values.setdefault(name, {})[metric, kind] = one.value
+        sizes = Counter(document.name for document in self._documents)
+        better = {metric: one.direction for (_, metric, _), one in found.items()}
+        groups = library.aggregated_groups(self._groups, values, sizes)
+        return {
+            key: Quantity(unit="score", direction=better[key[1]], source="client").metric(
+                one.value, n=one.size, aggregation="lm-eval's own"
+            )
+            for key, one in groups.items()
+        }
+
+    def _chat(self, tokenizer: Any) -> Callable[..., str] | None:
+        if not self.apply_chat_template:
+            return None
+        if not getattr(tokenizer, "chat_template", None):
+            raise ValueError(
+                "task.apply_chat_template=true: the model's tokenizer has no chat template; "
+                "use false"
+            )
+        return partial(conversation, tokenizer)
 
     def _request(self, uid: str, instance: Any, document: _Document) -> TaskRequest:
         common: dict[str, Any] = {
@@ -149,6 +205,7 @@ class LmEval(Task):
             "context": prompt.removesuffix(own),
             "question": own if prompt.endswith(own) else "",
             "question_tokens": self.question_tokens or 0,
+            "most_tokens": self.max_length,
         }
         if instance.request_type == "loglikelihood":
             return TaskRequest(**common, **asked, max_new_tokens=1, continuation=instance.args[1])

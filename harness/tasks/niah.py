@@ -1,11 +1,11 @@
 """RULER's needle in a haystack: one or more values of one or more keys."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-from harness.tasks.drafts import CountTokens, Draft, Generator
+from harness.tasks.drafts import Counter, Draft, Generator
 from harness.tasks.needles import DRAW, distinct, needle
 from harness.tasks.ruler_templates import NIAH, for_one_answer
 
@@ -25,7 +25,7 @@ class Niah(Generator):
     value_names: ClassVar[tuple[str, ...]] = ("numbers", "uuids")
     num_new_tokens: ClassVar[int] = NIAH.num_new_tokens
 
-    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
+    def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
         """See Generator."""
         rng = Random(seed)
         keys = distinct(self.num_keys, lambda: DRAW[self.keys](rng))

@@ -1,14 +1,18 @@
 """RULER's question answering: the documents that answer a question, among others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import islice
 from random import Random
 from typing import ClassVar, Self
 
-from harness.tasks.drafts import CountTokens, Draft, Generator
-from harness.tasks.haystacks import Haystack
+from harness.tasks.drafts import Counter, Draft, Generator
+from harness.tasks.haystacks import Haystack, Parts
 from harness.tasks.ruler_templates import DOCUMENT, QA
+from harness.tasks.token_counts import RunningSum, TokenCounts
+
+_END = "\n\n"
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,11 @@ class QASet:
 
     documents: tuple[str, ...]
     questions: tuple[Question, ...]
+
+    @cached_property
+    def ended(self) -> tuple[str, ...]:
+        """The documents, each with the lines that part it from the next."""
+        return tuple(document + _END for document in self.documents)
 
 
 class Documents(Haystack):
@@ -60,15 +69,27 @@ class Documents(Haystack):
         return len(self.qa.documents)
 
     def pieces(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
-        """See Haystack; the heading of a document is a piece of its own."""
-        while len(self._order) < size:
-            self._order[self._rng.randrange(len(self.qa.documents))] = None
-        texts = [self.qa.documents[index] for index in islice(self._order, size)]
+        """See Haystack."""
+        texts = [self.qa.documents[index] for index in self._drawn(0, size)]
         Random(self.shuffle_seed).shuffle(texts)
-        pieces = []
-        for number, text in enumerate(texts, 1):
-            pieces += [DOCUMENT.format(number=number, text=""), text + "\n\n"]
-        return [*pieces[:-1], texts[-1]]
+        numbered = [DOCUMENT.format(number=n, text=text) for n, text in enumerate(texts, 1)]
+        return [*(document + _END for document in numbered[:-1]), numbered[-1]]
+
+    def counter(self, parts: Parts, counts: TokenCounts) -> Callable[[int], int]:
+        """See Haystack."""
+        assert parts.question.startswith(_END), "the question ends the last document"
+        fixed = parts.head_tokens(counts) + counts.lines(parts.question.removeprefix(_END))
+        headings = counts.running(_headings(len(self.qa.documents)))
+        ended = self.qa.ended
+        texts = RunningSum(
+            lambda start, stop: counts.each([ended[index] for index in self._drawn(start, stop)])
+        )
+        return lambda size: fixed + headings.upto(size) + texts.upto(size)
+
+    def _drawn(self, start: int, stop: int) -> list[int]:
+        while len(self._order) < stop:
+            self._order[self._rng.randrange(len(self.qa.documents))] = None
+        return list(islice(self._order, start, stop))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +100,7 @@ class QuestionAnswering(Generator):
 
     num_new_tokens: ClassVar[int] = QA.num_new_tokens
 
-    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
+    def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
         """See Generator."""
         index = int(seed.rpartition(":")[2])
         question = self.haystack.qa.questions[index]
@@ -92,3 +113,8 @@ class QuestionAnswering(Generator):
             references=question.answers,
             metadata={"query": question.text},
         )
+
+
+@cache
+def _headings(count: int) -> tuple[str, ...]:
+    return tuple(DOCUMENT.format(number=number, text="") for number in range(1, count + 1))

@@ -1,11 +1,11 @@
 """RULER (arXiv:2404.06654): synthetic look-ups in a context of a chosen length."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.tasks import checks
 from harness.tasks.base import Task, TaskRequest, Tokenizer
-from harness.tasks.drafts import CountTokens, Draft, Generator, largest_size
+from harness.tasks.drafts import Counter, Draft, Generator, largest_size
 from harness.tasks.haystacks import Haystack, Noise, Prose, SpacedNoise
 from harness.tasks.niah import Niah
 from harness.tasks.string_match import match_all
@@ -59,14 +59,14 @@ class Ruler(Task):
     def requests(self, tokenizer: Tokenizer) -> Sequence[TaskRequest]:
         """See Task; sample i of a task is the same however many samples and tasks are asked for."""
 
-        def count_tokens(text: str) -> int:
-            return len(tokenizer.encode(text))
+        def counter_of(draft: Draft) -> Counter:
+            return lambda size: len(tokenizer.encode(draft.prompt(size)))
 
         generators = self._generators()
-        drafts = {task: self._drafts(task, generators[task], count_tokens) for task in self.tasks}
-        self._check_length(drafts, generators, count_tokens)
+        drafts = {task: self._drafts(task, generators[task], counter_of) for task in self.tasks}
+        self._check_length(drafts, generators, counter_of)
         return tuple(
-            self._request(task, index, generators[task], draft, count_tokens)
+            self._request(task, index, generators[task], draft, counter_of)
             for task in self.tasks
             for index, draft in enumerate(drafts[task])
         )
@@ -103,9 +103,11 @@ class Ruler(Task):
             ),
         }
 
-    def _drafts(self, task: str, generator: Generator, count_tokens: CountTokens) -> list[Draft]:
+    def _drafts(
+        self, task: str, generator: Generator, counter_of: Callable[[Draft], Counter]
+    ) -> list[Draft]:
         seeds = [f"{self.seed}:{task}:{index}" for index in range(self.num_samples)]
-        return [generator.draft(seed, count_tokens) for seed in seeds]
+        return [generator.draft(seed, counter_of) for seed in seeds]
 
     def _num_new_tokens(self, generator: Generator) -> int:
         return self.max_new_tokens or generator.num_new_tokens
@@ -114,10 +116,10 @@ class Ruler(Task):
         self,
         drafts: Mapping[str, Sequence[Draft]],
         generators: Mapping[str, Generator],
-        count_tokens: CountTokens,
+        counter_of: Callable[[Draft], Counter],
     ) -> None:
         smallest = max(
-            count_tokens(draft.prompt(draft.smallest_size)) + self._num_new_tokens(generators[task])
+            counter_of(draft)(draft.smallest_size) + self._num_new_tokens(generators[task])
             for task in self.tasks
             for draft in drafts[task]
         )
@@ -133,10 +135,12 @@ class Ruler(Task):
         index: int,
         generator: Generator,
         draft: Draft,
-        count_tokens: CountTokens,
+        counter_of: Callable[[Draft], Counter],
     ) -> TaskRequest:
         num_new_tokens = self._num_new_tokens(generator)
-        context = draft.context(largest_size(draft, count_tokens, self.length - num_new_tokens))
+        context = draft.context(
+            largest_size(draft, counter_of(draft), self.length - num_new_tokens)
+        )
         return TaskRequest(
             uid=f"ruler-{task}-{self.length}-{index}",
             task=task,

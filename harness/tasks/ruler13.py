@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from harness.tasks import checks, ruler_data
 from harness.tasks.base import Task, TaskRequest, Tokenizer
 from harness.tasks.building import GROUP
-from harness.tasks.drafts import PROBE_UNITS, Draft, Generator, fitting_size
+from harness.tasks.drafts import Draft, Generator
 from harness.tasks.haystacks import Haystack, Noise
 from harness.tasks.needles import Needles
 from harness.tasks.niah import Niah
 from harness.tasks.prompt_cache import built
 from harness.tasks.question_answering import Documents, QuestionAnswering
+from harness.tasks.sizing import Sizing
 from harness.tasks.string_match import match_all, match_part
 from harness.tasks.token_counts import TokenCounts
 from harness.tasks.variable_tracking import VariableTracking
@@ -40,6 +41,8 @@ NIAH_TASKS: Mapping[str, Mapping[str, str | int]] = {
 # RULER's `random.Random(42)`, whatever the seed of the samples.
 SHUFFLE_SEED = 42
 SMALLEST_LENGTH = 128
+# Of so many samples, the first is tokenised as a whole to see whether its pieces count the same.
+CHECKED = 5 * GROUP
 # A needle takes about 30 tokens, or more: a sample takes a quarter of the pool, or less.
 SMALLEST_POOL, TOKENS_PER_POOLED = 1024, 8
 _OFFLINE = "_offline"
@@ -130,51 +133,37 @@ class Ruler13(Task):
     ) -> list[TaskRequest]:
         """Up to `GROUP` samples, from `start` on.
 
-        Tokens are counted by pieces. Where that is not what the tokenizer makes of the whole first
-        prompt, all prompts of the group are tokenised as wholes.
+        Tokens are counted by pieces. Where that is not what the tokenizer makes of a whole prompt,
+        all prompts of the group are tokenised as wholes: the first of `CHECKED` samples is looked
+        at, and a quarter of the first of the group.
         """
-        stop = min(start + GROUP, self.num_samples)
-        seeds = [f"{self.seed}:{task}:{index}" for index in range(start, stop)]
-        drafts = [generator.draft(seed, counts.text) for seed in seeds]
-        limit = self.length - self._num_new_tokens(generator)
-        guess = drafts[0].smallest_size + PROBE_UNITS
-        sizes: list[int] = []
-        in_pieces = True
-        for draft in drafts:
-            sizes.append(self._size(task, draft, counts, limit, guess, in_pieces=in_pieces))
-            guess = sizes[0]
-            if len(sizes) == 1:
-                in_pieces = counts.joined(draft.pieces(guess)) == counts.whole(draft.prompt(guess))
-                if not in_pieces:
-                    sizes = [self._size(task, draft, counts, limit, guess, in_pieces=False)]
+        samples = range(start, min(start + GROUP, self.num_samples))
+        sizing = self._sizing(task, generator, counts)
+        first, *others = (self._draft(task, generator, index, counts) for index in samples)
+        size = sizing.size(first)
+        is_exact = self._is_exact(task, generator, start - start % CHECKED, sizing)
+        is_exact = is_exact and sizing.is_exact(first, max(first.smallest_size, size // 4))
+        if not is_exact:
+            size = sizing.size(first, guess=size, in_pieces=False)
+        sizes = [size, *(sizing.size(one, guess=size, in_pieces=is_exact) for one in others)]
         return [
             self._request(task, index, generator, draft, size)
-            for index, draft, size in zip(range(start, stop), drafts, sizes, strict=True)
+            for index, draft, size in zip(samples, [first, *others], sizes, strict=True)
         ]
 
-    def _size(
-        self,
-        task: str,
-        draft: Draft,
-        counts: TokenCounts,
-        limit: int,
-        guess: int,
-        *,
-        in_pieces: bool,
-    ) -> int:
-        def num_tokens(size: int) -> int:
-            return (
-                counts.joined(draft.pieces(size)) if in_pieces else counts.whole(draft.prompt(size))
-            )
+    def _is_exact(self, task: str, generator: Generator, index: int, sizing: Sizing) -> bool:
+        known = sizing.counts.is_exact
+        if (task, index) not in known:
+            draft = self._draft(task, generator, index, sizing.counts)
+            known[task, index] = sizing.is_exact(draft, sizing.size(draft))
+        return known[task, index]
 
-        try:
-            return fitting_size(draft, num_tokens, limit, guess)
-        except ValueError:
-            least = num_tokens(draft.smallest_size) + self.length - limit
-            raise ValueError(
-                f"task.length={self.length}: too short for prompt and new tokens of {task}; it "
-                f"takes at least {least}"
-            ) from None
+    def _draft(self, task: str, generator: Generator, index: int, counts: TokenCounts) -> Draft:
+        return generator.draft(f"{self.seed}:{task}:{index}", lambda draft: draft.counter(counts))
+
+    def _sizing(self, task: str, generator: Generator, counts: TokenCounts) -> Sizing:
+        num_new_tokens = self._num_new_tokens(generator)
+        return Sizing(task=task, length=self.length, num_new_tokens=num_new_tokens, counts=counts)
 
     def _request(
         self, task: str, index: int, generator: Generator, draft: Draft, size: int

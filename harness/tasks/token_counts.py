@@ -2,66 +2,100 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from harness.tasks.base import Tokenizer
 
-# Before a space, between a letter or digit and a hyphen, after a line's end: where tokenizers cut.
-_CUTS = re.compile(r"(?<=\S)(?= )|(?<=[A-Za-z0-9])(?=-[A-Za-z0-9])|(?<=\n)(?=[^\n ])")
+# Before a space, after a line's end, before a hyphen between words (not in a uuid, whose parts are
+# hardly met again): where tokenizers cut.
+_CUTS = re.compile(r"(?<=\S)(?= )|(?<=\n)(?=[^\n ])|(?<=[A-Za-z]{3})(?=-[A-Za-z]{3})")
 _MOST_PIECES = 200_000
-_FEW_ATOMS = 6
 _BATCH_FROM = 64
+# What a fast tokenizer and its wrapper must agree on before the wrapper is left out.
+PROBES = ("a needle", "\nVAR ABCDE = 12345 ")
+
+
+class RunningSum:
+    """Sums of the first 0, 1, 2 ... terms; `terms(start, stop)` is read as far as it is asked."""
+
+    def __init__(self, terms: Callable[[int, int], Iterable[int]]) -> None:
+        self._terms = terms
+        self._sums = [0]
+
+    def upto(self, size: int) -> int:
+        """The sum of the first `size` terms."""
+        known = self._sums
+        if size >= len(known):
+            known[-1:] = accumulate(self._terms(len(known) - 1, size), initial=known[-1])
+        return known[size]
 
 
 class TokenCounts:
     """Counts tokens, exactly where the tokenizer cuts a text at least where pieces end.
 
-    Whether it does is for the caller to check, by `whole` of some of the texts.
+    Whether it does is for the caller to check, by `whole` of some of the texts, and to keep in
+    `is_exact` by task and first sample.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
         self._encode_all = _encoder(tokenizer)
+        self._encode_whole = _whole_encoder(tokenizer)
         self._pieces: dict[str, int] = {}
         self._atoms: dict[str, int] = {}
-        self._wholes: dict[str, int] = {}
+        self._openings: dict[str, int] = {}
         self._around: dict[tuple[str, str], int] = {}
+        self._kept: dict[int, tuple[Sequence[str], list[int]]] = {}
+        self._running: dict[int, tuple[Sequence[str], RunningSum]] = {}
+        self.is_exact: dict[tuple[str, int], bool] = {}
 
     def whole(self, text: str) -> int:
         """Tokens of a text, tokenised in one go, with what the tokenizer adds."""
-        return len(self._tokenizer.encode(text))
+        return self._encode_whole(text)
 
     def text(self, text: str) -> int:
-        """Tokens of a text from those of its lines."""
-        return self.joined(text.splitlines(keepends=True))
+        """Tokens of a text from those of its lines, with what the tokenizer adds."""
+        opening, *lines = text.splitlines(keepends=True)
+        if opening not in self._openings:
+            self._forget_where_full(self._openings)
+            self._openings[opening] = self.whole(opening)
+        return self._openings[opening] + sum(self.each(lines))
 
-    def joined(self, pieces: Sequence[str]) -> int:
-        """Tokens of the pieces put together, with what the tokenizer adds."""
-        first, *lines = pieces[0].splitlines(keepends=True)
-        rest = [*lines, *pieces[1:]]
-        if first not in self._wholes:
-            self._forget_where_full(self._wholes)
-            self._wholes[first] = self.whole(first)
+    def lines(self, text: str) -> int:
+        """Tokens of a text within a longer one, from those of its lines."""
+        return sum(self.each(text.splitlines(keepends=True)))
+
+    def each(self, pieces: Sequence[str]) -> list[int]:
+        """Tokens of each of some pieces within a longer text."""
+        known = self._pieces
         try:
-            return self._wholes[first] + sum(map(self._pieces.__getitem__, rest))
+            return list(map(known.__getitem__, pieces))
         except KeyError:
-            self._forget_where_full(self._pieces)
-            self._learn(set(rest).difference(self._pieces))
-        return self._wholes[first] + sum(map(self._pieces.__getitem__, rest))
+            self._forget_where_full(known)
+            self._learn(set(pieces).difference(known))
+        return list(map(known.__getitem__, pieces))
+
+    def kept(self, pieces: Sequence[str]) -> list[int]:
+        """Tokens of each of pieces that never change; kept with them."""
+        if id(pieces) not in self._kept:
+            self._kept[id(pieces)] = pieces, self.each(pieces)
+        return self._kept[id(pieces)][1]
+
+    def running(self, pieces: Sequence[str]) -> RunningSum:
+        """Tokens of the first 0, 1, 2 ... of pieces that never change; kept with them."""
+        if id(pieces) not in self._running:
+            sums = RunningSum(lambda start, stop: self.each(pieces[start:stop]))
+            self._running[id(pieces)] = pieces, sums
+        return self._running[id(pieces)][1]
 
     def _learn(self, pieces: Iterable[str]) -> None:
-        atoms_of = {piece: _CUTS.split(piece) for piece in pieces}
-        atoms = {atom for atoms in atoms_of.values() for atom in atoms}.difference(self._atoms)
-        if len(self._atoms) > _MOST_PIECES:
-            self._atoms.clear()
-            atoms = {atom for atoms in atoms_of.values() for atom in atoms}
-        # Where most is new, as in lines of uuids, whole pieces are faster.
-        if len(atoms) > len(atoms_of) * _FEW_ATOMS:
-            self._pieces.update(self._counted(list(atoms_of)))
-            return
-        self._atoms.update(self._counted(list(atoms)))
-        for piece, own in atoms_of.items():
-            self._pieces[piece] = sum(map(self._atoms.__getitem__, own))
+        self._forget_where_full(self._atoms)
+        atoms_of = {one: [one] if one[1:].isalpha() else _CUTS.split(one) for one in pieces}
+        known = self._atoms
+        new = {atom for atoms in atoms_of.values() for atom in atoms if atom not in known}
+        known.update(self._counted(list(new)))
+        for piece, atoms in atoms_of.items():
+            self._pieces[piece] = sum(map(known.__getitem__, atoms))
 
     def _counted(self, texts: Sequence[str]) -> Iterator[tuple[str, int]]:
         around = [_neighbours(text) for text in texts]
@@ -95,3 +129,16 @@ def _encoder(tokenizer: Tokenizer) -> Callable[[list[str]], list[int]]:
         return [len(encoded) for encoded in batch(texts, add_special_tokens=False)]
 
     return counts
+
+
+def _whole_encoder(tokenizer: Tokenizer) -> Callable[[str], int]:
+    """Token counts of a long text, without the offsets that nobody asks for where that can be."""
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if not hasattr(backend, "encode_batch_fast"):
+        return lambda text: len(tokenizer.encode(text))
+
+    def num_tokens(text: str) -> int:
+        return len(backend.encode_batch_fast([text])[0])
+
+    same = all(num_tokens(probe) == len(tokenizer.encode(probe)) for probe in PROBES)
+    return num_tokens if same else lambda text: len(tokenizer.encode(text))

@@ -1,6 +1,6 @@
 """RULER's variable tracking: a chain of assignments, every name of it asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -9,7 +9,7 @@ from random import Random
 from string import ascii_uppercase
 from typing import ClassVar
 
-from harness.tasks.drafts import CountTokens, Draft, Generator, largest_size
+from harness.tasks.drafts import Counter, Draft, Generator, largest_size
 from harness.tasks.ruler_templates import VARIABLE_TRACKING
 
 NUM_HOPS = 4
@@ -35,7 +35,7 @@ class VariableTracking(Generator):
     name_sources: ClassVar[tuple[str, ...]] = ("random", "pool")
     num_new_tokens: ClassVar[int] = VARIABLE_TRACKING.num_new_tokens
 
-    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
+    def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
         """See Generator."""
         rng = Random(seed)
         names = self._draw_names(rng, num_letters=5, taken=())
@@ -44,7 +44,7 @@ class VariableTracking(Generator):
         if self.strip_prompt:
             draft = replace(draft, question=draft.question.rstrip())
         if self.example:
-            draft = replace(draft, head=self._example(rng, draft, count_tokens) + HEAD)
+            draft = replace(draft, head=self._example(rng, draft, counter_of) + HEAD)
         return draft
 
     def departures(self) -> Sequence[str]:
@@ -72,13 +72,14 @@ class VariableTracking(Generator):
             statements = [f"{statement.strip()}." for statement in statements]
         return tuple(statements)
 
-    def _example(self, rng: Random, asked: Draft, count_tokens: CountTokens) -> str:
+    def _example(self, rng: Random, asked: Draft, counter_of: Callable[[Draft], Counter]) -> str:
         names = self._draw_names(rng, num_letters=3, taken=asked.references)
         value = _draw_value(rng, taken=asked.metadata["query"])
         # The places are the same in every sample: RULER builds one example and renames it.
         solved = self._chain(names=names, value=value, places_seed="example:places")
-        num_smallest = count_tokens(solved.prompt(solved.smallest_size))
-        size = largest_size(solved, count_tokens, max(EXAMPLE_TOKENS, num_smallest))
+        num_tokens_of = counter_of(solved)
+        num_smallest = num_tokens_of(solved.smallest_size)
+        size = largest_size(solved, num_tokens_of, max(EXAMPLE_TOKENS, num_smallest))
         return f"{solved.prompt(size)} {' '.join(names)}\n\n"
 
     def _draw_names(self, rng: Random, *, num_letters: int, taken: Sequence[str]) -> list[str]:

@@ -1,20 +1,22 @@
 """RULER's aggregation tasks: the most common words of a numbered list, and of a coded text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import islice
+from functools import cache, lru_cache
+from itertools import chain, repeat
+from operator import mul
 from random import Random
 from string import ascii_lowercase
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import zeta
 
-from harness.tasks.drafts import CountTokens, Draft, Generator
-from harness.tasks.haystacks import Haystack
-from harness.tasks.needles import distinct
+from harness.tasks.drafts import Counter, Draft, Generator
+from harness.tasks.drawing import Distinct, shuffled_order
+from harness.tasks.haystacks import Haystack, Parts
 from harness.tasks.ruler_templates import COMMON_WORDS, FREQUENT_WORDS
+from harness.tasks.token_counts import RunningSum, TokenCounts
 from harness.tasks.words import all_words
 
 NUM_COMMON = 10
@@ -35,19 +37,17 @@ class NumberedWords(Haystack):
     joiner = " "
 
     def __init__(
-        self, words: Sequence[str], repeats: tuple[int, int], seed: str, shuffle_seed: int
+        self, words: tuple[str, ...], repeats: tuple[int, int], seed: str, shuffle_seed: int
     ) -> None:
         self.words = words
         self.repeats = repeats
         self.shuffle_seed = shuffle_seed
-        self._rng = Random(seed)
-        self._drawn: dict[str, None] = {}
-        self._repeated(NUM_COMMON)
+        self._drawn = Distinct(Random(seed), len(words))
 
     @property
     def common(self) -> tuple[str, ...]:
         """The words that stand there most often."""
-        return tuple(islice(self._drawn, NUM_COMMON))
+        return tuple(self._words(0, NUM_COMMON))
 
     def smallest_size(self, num_statements: int) -> int:
         """See Haystack."""
@@ -59,17 +59,35 @@ class NumberedWords(Haystack):
 
     def pieces(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
         """See Haystack; numbers and words by turns."""
-        return numbered(_shuffled(self._repeated(size), self.shuffle_seed))
+        words, (often, seldom) = self._words(0, size), self.repeats
+        repeated = words[:NUM_COMMON] * often + words[NUM_COMMON:] * seldom
+        return numbered(_shuffled(repeated, self.shuffle_seed))
 
-    def unordered(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
-        """See Haystack."""
-        return numbered(self._repeated(size))
+    def counter(self, parts: Parts, counts: TokenCounts) -> Callable[[int], int]:
+        """See Haystack; each word is counted once, times how often it stands there."""
+        often, seldom = self.repeats
+        spaced = _spaced(self.words)
+        num_ends = NUM_COMMON * often + seldom * len(self.words)
+        numbers, of_words = counts.running(_spaced_numbers(num_ends)), counts.kept(spaced)
+        words = RunningSum(
+            lambda start, stop: [of_words[index] for index in self._drawn.part(start, stop)]
+        )
+        (last,) = self._words(0, 1)
+        # The first number follows no space, and the last word stands before the question's line.
+        fixed = parts.head_tokens(counts) + counts.lines("1.") - numbers.upto(1)
+        fixed += counts.lines(f" {last}{parts.question}") - words.upto(1)
 
-    def _repeated(self, size: int) -> list[str]:
-        while len(self._drawn) < size:
-            self._drawn[self._rng.choice(self.words)] = None
-        words, (often, seldom) = list(islice(self._drawn, size)), self.repeats
-        return words[:NUM_COMMON] * often + words[NUM_COMMON:] * seldom
+        def num_tokens(size: int) -> int:
+            num_common = words.upto(NUM_COMMON)
+            num_numbers = NUM_COMMON * often + (size - NUM_COMMON) * seldom
+            num_tokens = often * num_common + seldom * (words.upto(size) - num_common)
+            return fixed + numbers.upto(num_numbers) + num_tokens
+
+        return num_tokens
+
+    def _words(self, start: int, stop: int) -> list[str]:
+        """Of the words in the order of their first draws."""
+        return [self.words[index] for index in self._drawn.part(start, stop)]
 
 
 class CodedText(Haystack):
@@ -88,14 +106,27 @@ class CodedText(Haystack):
 
     def pieces(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
         """See Haystack."""
-        return _shuffled(self.unordered(statements, size, rng), self.shuffle_seed)
+        repeated = map(repeat, self.vocabulary, self._frequencies(size))
+        return _shuffled(list(chain.from_iterable(repeated)), self.shuffle_seed)
 
-    def unordered(self, statements: Sequence[str], size: int, rng: Random) -> list[str]:
-        """See Haystack."""
-        ranks_V = np.arange(1, len(self.vocabulary) + 1)
-        counts_V = (size * ranks_V**-ALPHA / zeta(ALPHA)).astype(int)
-        counted = zip(self.vocabulary, counts_V.tolist(), strict=True)
-        return [word for word, count in counted for _ in range(count)]
+    def counter(self, parts: Parts, counts: TokenCounts) -> Callable[[int], int]:
+        """See Haystack; each word is counted once, times how often it stands there."""
+        dots, last, *_ = spaced = [f" {word}" for word in self.vocabulary]
+        fixed = counts.text(parts.head + self.vocabulary[0]) - sum(counts.each([dots, last]))
+        fixed += counts.lines(last + parts.question)
+        known: list[int] = []
+
+        def num_tokens(size: int) -> int:
+            frequencies = self._frequencies(size)
+            known.extend(counts.each(spaced[len(known) : len(frequencies)]))
+            return fixed + sum(map(mul, frequencies, known))
+
+        return num_tokens
+
+    def _frequencies(self, size: int) -> list[int]:
+        """How often each word stands there, of those that do."""
+        counts_V = (size * _zipf_powers(len(self.vocabulary)) / zeta(ALPHA)).astype(int)
+        return [count for count in counts_V.tolist() if count]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,14 +138,21 @@ class CommonWords(Generator):
 
     num_new_tokens: ClassVar[int] = COMMON_WORDS.num_new_tokens
 
-    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
+    def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
         """See Generator."""
         full = self.length >= FULL_LENGTH
         shown = self._asked(f"{seed}:words", (30, 3) if full else (6, 1))
         size, repeats = (40, (10, 3)) if full else (20, (3, 1))
         solved = self._asked(f"{seed}:example", repeats)
-        answer = " ".join(numbered(solved.references))
-        return replace(shown, head=f"{solved.prompt(size)} {answer}\n{shown.head}")
+        *answer, last = (f" {one}" for one in numbered(solved.references))
+        rest = f"{last}\n{shown.head}"
+
+        def head_tokens(counts: TokenCounts) -> int:
+            of_solved = solved.counter(counts)(size)
+            return of_solved + sum(counts.each(answer)) + counts.lines(rest)
+
+        head = "".join((solved.prompt(size), *answer, rest))
+        return replace(shown, head=head, head_counter=head_tokens)
 
     def _asked(self, seed: str, repeats: tuple[int, int]) -> Draft:
         haystack = NumberedWords(all_words(), repeats, seed, self.shuffle_seed)
@@ -138,13 +176,11 @@ class FrequentWords(Generator):
 
     num_new_tokens: ClassVar[int] = FREQUENT_WORDS.num_new_tokens
 
-    def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
+    def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
         """See Generator."""
         rng = Random(seed)
         count = max(4, (self.length - self.num_new_tokens) // TOKENS_PER_CODED_WORD)
-        coded = distinct(count, lambda: "".join(rng.choices(ascii_lowercase, k=CODED_LETTERS)))
-        vocabulary = sorted(coded)
-        Random(self.shuffle_seed).shuffle(vocabulary)
+        vocabulary = _shuffled(sorted(_coded_words(rng, count)), self.shuffle_seed)
         vocabulary[0] = "..."
         return Draft(
             head=FREQUENT_WORDS.head,
@@ -165,17 +201,35 @@ def numbered(words: Sequence[str]) -> list[str]:
     return pieces
 
 
+def _coded_words(rng: Random, count: int) -> list[str]:
+    """So many words of random letters, none twice."""
+    words: dict[str, None] = {}
+    while len(words) < count:
+        letters = "".join(rng.choices(ascii_lowercase, k=CODED_LETTERS * (count - len(words))))
+        starts = range(0, len(letters), CODED_LETTERS)
+        words |= dict.fromkeys(letters[start : start + CODED_LETTERS] for start in starts)
+    return list(words)
+
+
+@cache
+def _zipf_powers(count: int) -> Any:
+    return np.arange(1, count + 1) ** -ALPHA
+
+
 @lru_cache(maxsize=8)
-def _numbers(count: int) -> list[str]:
-    return [f"{number}." for number in range(1, count + 1)]
+def _numbers(count: int) -> tuple[str, ...]:
+    return tuple(f"{number}." for number in range(1, count + 1))
+
+
+@lru_cache(maxsize=8)
+def _spaced_numbers(count: int) -> tuple[str, ...]:
+    return _spaced(_numbers(count))
+
+
+@lru_cache(maxsize=8)
+def _spaced(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f" {word}" for word in words)
 
 
 def _shuffled(words: Sequence[str], seed: int) -> list[str]:
-    return [words[index] for index in _shuffled_order(len(words), seed)]
-
-
-@lru_cache(maxsize=64)
-def _shuffled_order(size: int, seed: int) -> list[int]:
-    order = list(range(size))
-    Random(seed).shuffle(order)
-    return order
+    return [words[index] for index in shuffled_order(len(words), seed)]

@@ -44,6 +44,28 @@ metric_list:
   - {metric: bits_per_byte, aggregation: bits_per_byte, higher_is_better: false}
 """,
 }
+GROUP = """\
+group: local_group
+task: [local_choice, local_likelihood]
+aggregate_metric_list:
+  - {metric: acc, aggregation: mean, weight_by_size: true}
+"""
+CHAT_TEMPLATE = (
+    "{% for one in messages %}<{{ one['role'] }}> {{ one['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def write_chat_model(folder: Path, model: Path) -> Path:
+    """A model's files, with a chat template."""
+    folder.mkdir()
+    for path in model.iterdir():
+        if path.name != "tokenizer_config.json":
+            (folder / path.name).symlink_to(path)
+    config = json.loads((model / "tokenizer_config.json").read_text())
+    config["chat_template"] = CHAT_TEMPLATE
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
 
 
 def write_tasks(folder: Path) -> Path:
@@ -55,6 +77,7 @@ def write_tasks(folder: Path) -> Path:
     for name, rest in KINDS.items():
         text = SHARED.format(data=data, name=name) + rest
         (folder / f"{name}.yaml").write_text(text)
+    (folder / "local_group.yaml").write_text(GROUP)
     return folder
 
 
