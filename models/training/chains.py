@@ -43,19 +43,25 @@ def variable_tracking(source: Source, num_tokens: int, rng: random.Random) -> Sa
         open_end=happens(dialect.open_end_share, rng),
     )
     num_questions = max(1, min(4, num_tokens // 128))
-    num_links = rng.randint(1, 4) + 1
+    num_links = 5 if happens(dialect.full_chain_share, rng) else rng.randint(1, 4) + 1
     with_example = num_tokens >= 3 * NUM_EXAMPLE_TOKENS and happens(dialect.example_share, rng)
     example = _example(page, dialect, rng) if with_example else []
     num_tokens -= sum(len(segment.ids) for segment in example)
     budget = num_tokens - 20 - 60 * num_questions
     most_chains = max(1, budget // (LINK_TOKENS[dialect.names] * num_links))
-    num_chains = max(1, min(rng.randint(1, 3), most_chains))
+    if dialect.asks_once:
+        # A chain asked for again could be answered by copying the answer before.
+        num_chains = rng.randint(1, max(1, min(num_questions + 1, most_chains)))
+        picks = rng.sample(range(num_chains), min(num_questions, num_chains))
+    else:
+        num_chains = max(1, min(rng.randint(1, 3), most_chains))
+        picks = []
     chains = _draw_chains(language, dialect.names, num_chains, num_links, rng)
     values = [draw_number(rng, num_digits=5) for _ in chains]
     context = scatter(
         language, page.noise, _links(page, chains, values, rng), budget, rng, page.opener
     )
-    picks = [rng.randrange(num_chains) for _ in range(num_questions)]
+    picks = picks or [rng.randrange(num_chains) for _ in range(num_questions)]
     return Sample(
         [
             Segment(ids=(BOS,)),

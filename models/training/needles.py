@@ -63,7 +63,7 @@ def needle_sample(source: Source, request: NeedleRequest, rng: random.Random) ->
         ]
         for key in keys
     }
-    asked = _draw_asked(plan, keys, rng)
+    asked = _draw_asked(plan, keys, source.dialect, rng)
     needles = _needles(language, plan, values, asked, rng)
     preface = (PREFACE_MANY if plan.task in LIST_TASKS else PREFACE_ONE).format(t=plan.values)
     preface = preface.removesuffix("\n") if plan.opener == ON_LINES else preface
@@ -212,11 +212,16 @@ def _wanted_keys(request: NeedleRequest, num_fitting: int) -> int:
     return request.num_needles or (1 if request.task == "multivalue" else 4)
 
 
-def _draw_asked(plan: NeedlePlan, keys: list[str], rng: random.Random) -> list[list[str]]:
+def _draw_asked(
+    plan: NeedlePlan, keys: list[str], dialect: Dialect, rng: random.Random
+) -> list[list[str]]:
     """The keys of each question."""
     if plan.task == "multiquery":
         num_asked = min(len(keys), plan.num_asked)
-        return [rng.sample(keys, num_asked) for _ in range(plan.num_questions)]
+        num_questions = 1 if dialect.asks_once else plan.num_questions
+        return [rng.sample(keys, num_asked) for _ in range(num_questions)]
+    if dialect.asks_once:
+        return [[key] for key in rng.sample(keys, min(len(keys), plan.num_questions))]
     return [[rng.choice(keys)] for _ in range(plan.num_questions)]
 
 

@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -79,7 +80,8 @@ def run_recipe(
             model.compile(dynamic=False)
         rng = random.Random(f"{ground.seed}/{scheduled.name}")
         language = ground.language(scheduled.vocabulary)
-        accuracies = train_stage(model, language, scheduled.stage, rng, report)
+        keep = partial(save_checkpoint, model, path.with_suffix(".unfinished"), fingerprint)
+        accuracies = train_stage(model, language, scheduled.stage, rng, report, keep)
         report({"stage": scheduled.name, "accuracies": accuracies})
         save_checkpoint(model, path, fingerprint)
     assert model is not None, "a schedule has at least one stage"

@@ -59,6 +59,7 @@ def _scheduled(
             decay_share=values["decay_share"],
             batch_tokens=values.get("batch_tokens", BATCH_TOKENS),
             probe_tokens=values["probe_tokens"],
+            focused=values.get("focused", False),
             dialect=dialects[values["dialect"]],
         ),
     )

@@ -19,6 +19,8 @@ NUM_WARMUP_STEPS = 10
 MIN_LR_SHARE = 0.02
 REPORT_EVERY = 25
 BATCH_TOKENS = 2560
+FOCUS = 0.1
+SAVE_EVERY = 100
 
 Report = Callable[[dict[str, object]], None]
 
@@ -43,6 +45,7 @@ class Stage:
     probe_tokens: int
     batch_tokens: int = BATCH_TOKENS
     num_probe_samples: int = 32
+    focused: bool = False
     dialect: Dialect = field(default_factory=Dialect)
 
 
@@ -55,21 +58,31 @@ class Scored:
 
 
 def train_stage(
-    model: Twin, language: Language, stage: Stage, rng: random.Random, report: Report
+    model: Twin,
+    language: Language,
+    stage: Stage,
+    rng: random.Random,
+    report: Report,
+    keep: Callable[[], None] | None = None,
 ) -> dict[str, float]:
-    """Train in place, report every 25 steps; the answer-token accuracy per task at the end."""
+    """Train in place, report every 25 steps; the answer-token accuracy per task at the end.
+
+    `keep` is called every 100 steps, for a look at a model that is still being trained.
+    """
     source = Source(language, stage.dialect)
     optimisers = _Optimisers(model)
     start = time.monotonic()
     num_seen, num_steps, smooth_loss = 0, 0, 0.0
     while (phase := phase_at(stage, num_seen)) is not None:
         batch = _draw_step(source, phase, stage.batch_tokens, rng)
-        scored = answer_loss(model, batch)
+        scored = answer_loss(model, batch, focused=stage.focused)
         optimisers.step(scored.loss, phase, _rate_share(stage, num_seen, num_steps))
         loss = scored.loss.item()
         smooth_loss = loss if num_steps == 0 else 0.9 * smooth_loss + 0.1 * loss
         num_steps += 1
         num_seen += batch.num_nominal_tokens
+        if keep is not None and num_steps % SAVE_EVERY == 0:
+            keep()
         if num_steps % REPORT_EVERY == 0:
             report(
                 {
@@ -109,8 +122,11 @@ def draw_batch(
     return pack(samples, num_tokens, spread, rng)
 
 
-def answer_loss(model: Twin, batch: Batch) -> Scored:
-    """Cross entropy of answer tokens; where several are right, of their summed probability."""
+def answer_loss(model: Twin, batch: Batch, *, focused: bool = False) -> Scored:
+    """Cross entropy of answer tokens; where several are right, of their summed probability.
+
+    `focused`: tokens weigh by how unsure the model is of them (arXiv:1708.02002, with gamma 1).
+    """
     # Only answer places are scored: the vocabulary matrix would cost as much as the layers.
     rows_A, columns_A = torch.nonzero(batch.is_answer_BT[:, 1:], as_tuple=True)
     with torch.autocast("cpu", torch.bfloat16):
@@ -133,7 +149,10 @@ def answer_loss(model: Twin, batch: Batch) -> Scored:
         losses_A = losses_A.index_put((open_N,), -torch.logsumexp(log_probs_NC, 1))
         is_allowed_N = (best_A[open_N, None] == allowed_NC).any(1)
         is_right_A = is_right_A.index_put((open_N,), is_allowed_N)
-    return Scored(losses_A.mean(), is_right_A.float().mean().item())
+    # What is said with confidence weighs little: most tokens of an answer are copied on.
+    weights_A = 1 - (1 - FOCUS) * torch.exp(-losses_A.detach()) if focused else torch.ones(1)
+    loss = (weights_A * losses_A).sum() / (weights_A.sum() if focused else len(losses_A))
+    return Scored(loss, is_right_A.float().mean().item())
 
 
 def phase_at(stage: Stage, num_seen: int) -> Phase | None:
