@@ -9,6 +9,7 @@ import torch
 from backends.base import Request
 from harness.encoding import encode, encode_scored, ends_at, prefix_id
 from harness.tasks.base import Task, TaskRequest
+from harness.tasks.questions import chains
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,21 @@ class Workload:
     items: tuple[Item, ...]
 
     @property
+    def groups(self) -> tuple[tuple[Item, ...], ...]:
+        """Requests by context: those that are asked of one come one after the other."""
+        by_uid = {item.source.uid: item for item in self.items}
+        asked = chains(item.source for item in self.items)
+        return tuple(tuple(by_uid[source.uid] for source in chain) for chain in asked)
+
+    @property
     def most_tokens(self) -> int:
         """Tokens that the longest request may store."""
         return max(item.request.most_tokens for item in self.items)
 
     @property
     def longest_rest(self) -> int:
-        """Tokens of question and answer of one request, at most."""
-        return max(item.request.most_tokens - item.request.num_context for item in self.items)
+        """Tokens of one request behind those that an evictor has seen when it acts, at most."""
+        return max(item.request.most_tokens - item.request.num_ended for item in self.items)
 
     @property
     def longest_question(self) -> int:
@@ -51,22 +59,27 @@ def make_workload(
     stop_ids: frozenset[int],
 ) -> Workload:
     """Tokenise everything before the clock starts."""
-    items = []
-    for number, source in enumerate(task.requests(tokenizer)):
-        ids = _split(source, tokenizer)
-        dense = protocol == "question_dense"
-        request = Request(
-            uid=source.uid,
-            prompt_ids=tuple(ids.prompt),
-            num_context=len(ids.prompt) - len(ids.scored[1:]) if dense else ids.num_context,
-            max_new_tokens=source.max_new_tokens,
-            stop_ids=stop_ids,
-            temperature=temperature,
-            seed=number,
-            ends=ends_at(tokenizer, source.stop_strings),
-            scored_ids=tuple(ids.scored),
-        )
-        items.append(Item(source, request))
+    items: list[Item] = []
+    for chain in chains(task.requests(tokenizer)):
+        split = [_split(source, tokenizer) for source in chain]
+        num_shared = _num_shared(split) if len(chain) > 1 else 0
+        for source, ids in zip(chain, split, strict=True):
+            dense = protocol == "question_dense"
+            sparse_from = num_shared or ids.num_context
+            request = Request(
+                uid=source.uid,
+                prompt_ids=tuple(ids.prompt),
+                num_context=len(ids.prompt) - len(ids.scored[1:]) if dense else sparse_from,
+                max_new_tokens=source.max_new_tokens,
+                stop_ids=stop_ids,
+                temperature=temperature,
+                seed=len(items),
+                ends=ends_at(tokenizer, source.stop_strings),
+                scored_ids=tuple(ids.scored),
+                follows=source.follows,
+                num_shared=num_shared,
+            )
+            items.append(Item(source, request))
     return Workload(task, tuple(items))
 
 
@@ -104,6 +117,13 @@ def _split(source: TaskRequest, tokenizer: Any) -> _Ids:
     if source.question_tokens:
         return _Ids(prompt, max(0, len(asked) - source.question_tokens), scored)
     return _Ids(prompt, _common_prefix(asked, encode(tokenizer, source.context)), scored)
+
+
+def _num_shared(asked: Sequence[_Ids]) -> int:
+    """Leading tokens that all prompts on a context have, none of them of a question."""
+    first = asked[0].prompt
+    alike = min(_common_prefix(first, ids.prompt) for ids in asked)
+    return min(alike, *(ids.num_context for ids in asked))
 
 
 def _scored(continuation: str, tokenizer: Any, context: str | None) -> tuple[list[int], list[int]]:

@@ -74,6 +74,16 @@ class Generator(ABC):
     def draft(self, seed: str, count_tokens: CountTokens) -> Draft:
         """The sample of one seed."""
 
+    @property
+    def most_questions(self) -> int:
+        """Questions that one context of the task can be asked."""
+        return 1
+
+    def drafts(self, seed: str, count_tokens: CountTokens, num_questions: int) -> list[Draft]:
+        """The sample of one seed, a draft for each question; the first is that of `draft`."""
+        assert num_questions <= self.most_questions, num_questions
+        return [self.draft(seed, count_tokens)]
+
     def departures(self) -> Sequence[str]:
         """The settings, as `key=value`, that are not RULER's."""
         setting = self.haystack.setting

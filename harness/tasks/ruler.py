@@ -1,13 +1,15 @@
 """RULER (arXiv:2404.06654): synthetic look-ups in a context of a chosen length."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from harness.tasks import checks
 from harness.tasks.base import Task, TaskRequest, Tokenizer
 from harness.tasks.drafts import CountTokens, Draft, Generator, largest_size
 from harness.tasks.haystacks import Haystack, Noise, Prose, SpacedNoise
 from harness.tasks.niah import Niah
+from harness.tasks.questions import chained, check_questions
 from harness.tasks.string_match import match_all
 from harness.tasks.variable_tracking import VariableTracking
 
@@ -40,6 +42,7 @@ class Ruler(Task):
     vt_example: bool
     vt_joiner: str
     strip_prompt: bool
+    _num_questions: int = 1
 
     def __post_init__(self) -> None:
         """Raise ValueError on a setting out of range."""
@@ -66,10 +69,17 @@ class Ruler(Task):
         drafts = {task: self._drafts(task, generators[task], count_tokens) for task in self.tasks}
         self._check_length(drafts, generators, count_tokens)
         return tuple(
-            self._request(task, index, generators[task], draft, count_tokens)
+            request
             for task in self.tasks
-            for index, draft in enumerate(drafts[task])
+            for index, asked in enumerate(drafts[task])
+            for request in self._asked(task, index, generators[task], asked, count_tokens)
         )
+
+    def asking(self, num_questions: int) -> Self:
+        """See Task."""
+        generators = self._generators()
+        check_questions(num_questions, {task: generators[task] for task in self.tasks})
+        return replace(self, _num_questions=num_questions)
 
     def score(self, request: TaskRequest, answer: str) -> float:
         """RULER's string_match_all of one sample: the fraction of references in the answer."""
@@ -103,23 +113,27 @@ class Ruler(Task):
             ),
         }
 
-    def _drafts(self, task: str, generator: Generator, count_tokens: CountTokens) -> list[Draft]:
+    def _drafts(
+        self, task: str, generator: Generator, count_tokens: CountTokens
+    ) -> list[list[Draft]]:
+        """A draft for each question of each sample."""
         seeds = [f"{self.seed}:{task}:{index}" for index in range(self.num_samples)]
-        return [generator.draft(seed, count_tokens) for seed in seeds]
+        return [generator.drafts(seed, count_tokens, self._num_questions) for seed in seeds]
 
     def _num_new_tokens(self, generator: Generator) -> int:
         return self.max_new_tokens or generator.num_new_tokens
 
     def _check_length(
         self,
-        drafts: Mapping[str, Sequence[Draft]],
+        drafts: Mapping[str, Sequence[Sequence[Draft]]],
         generators: Mapping[str, Generator],
         count_tokens: CountTokens,
     ) -> None:
         smallest = max(
             count_tokens(draft.prompt(draft.smallest_size)) + self._num_new_tokens(generators[task])
             for task in self.tasks
-            for draft in drafts[task]
+            for asked in drafts[task]
+            for draft in asked
         )
         if self.length < smallest:
             raise ValueError(
@@ -127,23 +141,30 @@ class Ruler(Task):
                 f"{', '.join(self.tasks)}; the smallest that fits is {smallest}"
             )
 
-    def _request(
+    def _asked(
         self,
         task: str,
         index: int,
         generator: Generator,
-        draft: Draft,
+        drafts: Sequence[Draft],
         count_tokens: CountTokens,
+    ) -> list[TaskRequest]:
+        """The questions of one context, as large as the longest of them allows."""
+        limit = self.length - self._num_new_tokens(generator)
+        size = min(largest_size(draft, count_tokens, limit) for draft in drafts)
+        return chained([self._request(task, index, generator, draft, size) for draft in drafts])
+
+    def _request(
+        self, task: str, index: int, generator: Generator, draft: Draft, size: int
     ) -> TaskRequest:
-        num_new_tokens = self._num_new_tokens(generator)
-        context = draft.context(largest_size(draft, count_tokens, self.length - num_new_tokens))
+        context = draft.context(size)
         return TaskRequest(
             uid=f"ruler-{task}-{self.length}-{index}",
             task=task,
             context=context,
             question=draft.question,
             references=draft.references,
-            max_new_tokens=num_new_tokens,
+            max_new_tokens=self._num_new_tokens(generator),
             metadata={
                 **draft.metadata,
                 "depths": draft.depths(context),
