@@ -17,6 +17,8 @@ TASKS = ("niah_single_1", "niah_multikey_1", "vt")
 HAYSTACKS = ("default", "noise", "prose")
 VT_NOISE: Mapping[str, Haystack] = {"newline": Noise(), "space": SpacedNoise()}
 SMALLEST_LENGTH = 128
+# Of niah_multikey_1.
+ORIGINAL_KEYS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,8 @@ class Ruler(Task):
     `haystack` "default" is each task's own, but for the essays of niah_multikey_1, which may not
     be redistributed: the bundled prose stands for them. `vt_joiner` holds for the noise haystack.
     `strip_prompt` strips the end of the prompt: RULER's vt prompt ends in a space, which most
-    tokenizers attach to the next word. What is not original stands in `metadata["variant"]`.
+    tokenizers attach to the next word. `num_keys` are hidden by niah_multikey_1. What is not
+    original stands in `metadata["variant"]`.
     """
 
     tasks: Sequence[str]
@@ -42,6 +45,7 @@ class Ruler(Task):
     vt_example: bool
     vt_joiner: str
     strip_prompt: bool
+    num_keys: int = ORIGINAL_KEYS
     _num_questions: int = 1
 
     def __post_init__(self) -> None:
@@ -58,6 +62,7 @@ class Ruler(Task):
         checks.flag("task.vt_example", self.vt_example)
         checks.one_of("task.vt_joiner", self.vt_joiner, VT_NOISE)
         checks.flag("task.strip_prompt", self.strip_prompt)
+        checks.at_least("task.num_keys", self.num_keys, 1)
 
     def requests(self, tokenizer: Tokenizer) -> Sequence[TaskRequest]:
         """See Task; sample i of a task is the same however many samples and tasks are asked for."""
@@ -100,7 +105,7 @@ class Ruler(Task):
             "niah_multikey_1": Niah(
                 haystack=haystacks["essay" if default else self.haystack],
                 original_haystack="haystack=essay",
-                num_keys=4,
+                num_keys=self.num_keys,
                 values=self.values,
                 shuffle_seed=self.seed,
             ),
@@ -168,14 +173,16 @@ class Ruler(Task):
             metadata={
                 **draft.metadata,
                 "depths": draft.depths(context),
-                "variant": ", ".join(self._departures(generator)) or "original",
+                "variant": ", ".join(self._departures(task, generator)) or "original",
             },
         )
 
-    def _departures(self, generator: Generator) -> list[str]:
+    def _departures(self, task: str, generator: Generator) -> list[str]:
         num_new_tokens = self._num_new_tokens(generator)
         of_length = num_new_tokens != generator.num_new_tokens
+        of_keys = task == "niah_multikey_1" and self.num_keys != ORIGINAL_KEYS
         return [
             *generator.departures(),
+            *([f"num_keys={self.num_keys}"] if of_keys else []),
             *([f"max_new_tokens={num_new_tokens}"] if of_length else []),
         ]

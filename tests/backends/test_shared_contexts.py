@@ -1,4 +1,4 @@
-"""A context that is asked several questions: read once, and asked again as if for the first time."""
+"""A context that is asked several questions: read once, then asked as if for the first time."""
 
 from dataclasses import replace
 
