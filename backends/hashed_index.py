@@ -51,8 +51,12 @@ class HashedIndex(Index):
         self._shared.note(batch)
 
     def rebuild(self, layer: int, batch: Batch) -> None:
-        """Hash what waits in sequences where that is due; see Index, and ClusterIndex."""
-        for slot, stored in zip(batch.slots, batch.stored, strict=True):
+        """Hash what waits in sequences where that is due; see Index, and ClusterIndex.
+
+        Where heads hold different numbers of tokens, no more than all of them have.
+        """
+        in_all = batch.stored if batch.in_use is None else batch.in_use.least
+        for slot, stored in zip(batch.slots, in_all, strict=True):
             covered = self._covered.get((layer, slot), 0)
             due = self._hashes.due(self._shared.at_most(slot, stored), covered)
             if due is not None:

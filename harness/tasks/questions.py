@@ -7,15 +7,18 @@ from harness.tasks.base import TaskRequest
 from harness.tasks.drafts import Generator
 
 
-def check_questions(num_questions: int, generators: Mapping[str, Generator]) -> None:
+def check_questions(
+    num_questions: int, tasks: Sequence[str], generators: Mapping[str, Generator]
+) -> None:
     """Raise ValueError where a context of some task cannot be asked so often."""
-    for task, generator in generators.items():
-        if num_questions > generator.most_questions:
-            several = [name for name, one in generators.items() if one.most_questions > 1]
-            instead = f", or task.tasks=[{','.join(several)}]" if several else ""
+    for task in tasks:
+        most = generators[task].most_questions
+        if num_questions > most:
+            able = [name for name, one in generators.items() if one.most_questions >= num_questions]
+            instead = f", or task.tasks=[{','.join(able)}]" if able else ""
             raise ValueError(
-                f"protocol.num_questions={num_questions}: a context of {task} can be asked "
-                f"{generator.most_questions}; use {generator.most_questions}{instead}"
+                f"protocol.num_questions={num_questions}: a context of {task} can be asked {most}; "
+                f"use {most}{instead}"
             )
 
 

@@ -82,8 +82,7 @@ class Ruler(Task):
 
     def asking(self, num_questions: int) -> Self:
         """See Task."""
-        generators = self._generators()
-        check_questions(num_questions, {task: generators[task] for task in self.tasks})
+        check_questions(num_questions, self.tasks, self._generators())
         return replace(self, _num_questions=num_questions)
 
     def score(self, request: TaskRequest, answer: str) -> float:
