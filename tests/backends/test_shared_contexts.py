@@ -194,17 +194,20 @@ def test_summaries_of_a_context_that_is_asked_again_are_those_of_one_that_was_no
 
 
 def summaries_of(engine: Engine) -> list[torch.Tensor]:
-    """What a retriever keeps of the context, the partition that goes on included."""
+    """What a retriever keeps of the context: partitions, the last queries, and sums of values."""
     index, table = engine.backend.attention.index, engine.backend.attention.memory.table
     (one,) = engine.backend.scheduler.running
     waits, size = index.retrieve.waits, index.retrieve.partition_size
     count = -(-CONTEXT // size) if waits is None else (CONTEXT - waits) // size
-    rows_K = table.rows_of(torch.tensor([one.slot]))
-    return [
-        summary
-        for layer in range(engine.backend.attention.memory.geometry.num_layers)
-        for summary in index.store.read(rows_K + layer * table.num_rows, count).values()
-    ]
+    found = []
+    for layer in range(engine.backend.attention.memory.geometry.num_layers):
+        rows_K = table.rows_of(torch.tensor([one.slot])) + layer * table.num_rows
+        found += index.store.read(rows_K, count).values()
+        if index.retrieve.needs_queries:
+            found.append(index._summariser._queries.of(rows_K))
+        if index.retrieve.needs_value_mean:
+            found.append(index._values._sum_RD[rows_K])
+    return found
 
 
 def test_memory_is_promised_for_the_longest_question_of_a_context():
