@@ -17,7 +17,9 @@ class Request:
     others are the question and go through the sparse path; temperature 0 is greedy, and what is
     sampled depends on `seed` alone, not on the batch mates; ends: told the answer after each token,
     whether it is complete; scored_ids: tokens whose log-probabilities are asked for, the last of
-    which would follow the prompt, while those before it are the last ones of the prompt.
+    which would follow the prompt, while those before it are the last ones of the prompt. follows:
+    the request before it on the same context, of which the `num_shared` leading tokens of both
+    prompts are left when it begins; the last request on a context has `num_shared` too.
     """
 
     uid: str
@@ -29,6 +31,8 @@ class Request:
     seed: int = 0
     ends: Callable[[Sequence[int]], bool] | None = None
     scored_ids: tuple[int, ...] = ()
+    follows: str | None = None
+    num_shared: int = 0
 
     def __post_init__(self) -> None:
         """The harness splits prompts; a split that is off is our bug."""
@@ -37,6 +41,8 @@ class Request:
         assert self.max_new_tokens > 0, self
         assert len(self.scored_ids) <= len(self.prompt_ids), self
         assert self.prompt_ids[self.first_scoring_row + 1 :] == self.scored_ids[:-1], self
+        assert self.follows is None or self.num_shared > 0, self
+        assert self.num_shared <= min(self.num_context, len(self.prompt_ids) - 1), self
 
     @property
     def first_scoring_row(self) -> int:
@@ -47,6 +53,11 @@ class Request:
     def most_tokens(self) -> int:
         """Tokens of prompt and answer together, at most."""
         return len(self.prompt_ids) + self.max_new_tokens
+
+    @property
+    def num_ended(self) -> int:
+        """Tokens after which an evictor has acted on the context: all that comes later stays."""
+        return self.num_context if self.follows is None else self.num_shared
 
 
 class TokenScore(NamedTuple):

@@ -39,8 +39,10 @@ class Batch:
     """Sequences that each append `new` tokens: decode rows (new = 1) or a chunk of one sequence.
 
     slots: sequence slots; stored: tokens that each of them held before; ends_context: whether the
-    chunk is the last one before the question, or before the answer; in_use: see `in_slots`; led:
-    what the last layer that selects for others selected, if one did.
+    chunk is the last one before the question, or before the answer; shared: leading tokens of a
+    chunk's sequence that later requests share, 0 where none follows; follows: whether the chunk
+    comes after a context that has ended; in_use: see `in_slots`; led: what the last layer that
+    selects for others selected, if one did.
     """
 
     table: PageTable
@@ -48,6 +50,8 @@ class Batch:
     stored: tuple[int, ...]
     new: int
     ends_context: bool = False
+    shared: int = 0
+    follows: bool = False
     in_use: SlotsInUse | None = None
     led: list[Led] = field(default_factory=list, repr=False)
     _dense: dict[int | None, PageSelection] = field(default_factory=dict, repr=False)
@@ -69,6 +73,11 @@ class Batch:
     def longest(self) -> int:
         """The most tokens that any sequence holds afterwards."""
         return max(self.stored) + self.new
+
+    @property
+    def ends_shared(self) -> bool:
+        """Whether the chunk's sequence now holds what later requests share, and no more."""
+        return 0 < self.shared == self.longest
 
     @cached_property
     def rows_R(self) -> Tensor:

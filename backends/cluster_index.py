@@ -8,6 +8,7 @@ from torch import Tensor
 from backends.attention.base import Attended, AttentionKernel
 from backends.batch import Batch
 from backends.index import Index, Selected
+from backends.shared_tokens import SharedTokens
 from backends.summarise import Arrived
 from backends.zones import choose, estimate
 from memory_tiers.base import Layout, PartitionMapper
@@ -46,6 +47,7 @@ class ClusterIndex(Index):
         table = memory.table
         most = retrieve.most_partitions(table.token_pages * self._page_tokens)
         self._layout = ClusterLayout(mapper, table, most)
+        self._shared = SharedTokens()
 
     @property
     def peak_bytes(self) -> int:
@@ -54,13 +56,24 @@ class ClusterIndex(Index):
 
     def update(self, layer: int, batch: Batch, arrived: Arrived) -> None:
         """New keys wait; nothing is summarised before `rebuild`."""
+        self._shared.note(batch)
 
     def rebuild(self, layer: int, batch: Batch) -> None:
-        """Form clusters of what waits in sequences where that is due; see Index."""
+        """Form clusters of what waits in sequences where that is due; see Index.
+
+        Of a context that is asked again, and of nothing behind it, which a later question does not
+        see: that is read like the recents.
+        """
         for slot, stored in zip(batch.slots, batch.stored, strict=True):
-            due = self._clusters.due(stored, self._layout.covered(layer, slot).tokens)
+            covered = self._layout.covered(layer, slot).tokens
+            due = self._clusters.due(self._shared.at_most(slot, stored), covered)
             if due is not None:
                 self._form(layer, slot, due)
+
+    def rewind(self, layer: int, slot: int, num_tokens: int) -> None:
+        """See Index; its clusters stay."""
+        covered = self._layout.covered(layer, slot).tokens
+        assert covered <= num_tokens, f"clusters reach to {covered}, the context to {num_tokens}"
 
     def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected:
         """See Index."""
@@ -105,6 +118,7 @@ class ClusterIndex(Index):
         """See Index."""
         super().release(slot)
         self._layout.release(slot)
+        self._shared.forget(slot)
 
     def _select(self, layer: int, batch: Batch, scores_NGP: Tensor) -> Selection:
         rows = batch.query_rows(layer)

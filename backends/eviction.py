@@ -52,7 +52,7 @@ class Eviction:
     @property
     def peak_bytes(self) -> int:
         """Most bytes that were taken at one time, beside the pages."""
-        counts = self.slots.used_LR.nbytes
+        counts = self.slots.used_LR.nbytes + self.slots.shared_LR.nbytes
         return counts if self.scores is None else counts + self.scores.peak_bytes
 
     def in_slots(self, layer: int, batch: Batch) -> Batch:
@@ -114,6 +114,15 @@ class Eviction:
             )
             self._receive(layer, batch, mass_RGT)
 
+    def rewind(self, layer: int, slot: int) -> None:
+        """What is left of the context that is asked again stays, side by side; the rest goes."""
+        table = self._memory.table
+        rows_K = table.rows_of(torch.tensor([slot], device=table.device))
+        cut = _Cut(layer, (slot,), rows_K, (0,), 0)
+        rows = self._rows(cut)
+        keep_KT = table.live_slots(rows)
+        self._compact(cut, rows, keep_KT & self._shared(cut, keep_KT))
+
     def peak_pages(self, context: int, total: int, *, whole: bool) -> int:
         """Pages that a request takes at most; see `peak_pages`."""
         geometry = self._memory.geometry
@@ -127,6 +136,7 @@ class Eviction:
             self.scores.clear(table.rows_of(torch.tensor([slot], device=table.device)))
 
     def _end_context(self, layer: int, batch: Batch) -> None:
+        self.slots.shared_LR[layer, batch.rows_R] = batch.shared
         room = self._most(layer, batch.longest)
         if batch.longest <= room:
             return
@@ -160,6 +170,11 @@ class Eviction:
             )
         )
 
+    def _shared(self, cut: _Cut, like_RT: Tensor) -> Tensor:
+        """Slots of a context that is asked again, bool [R, T]."""
+        slot_T = torch.arange(like_RT.shape[1], device=like_RT.device)
+        return slot_T < self.slots.shared_LR[cut.layer, cut.rows_R].unsqueeze(1)
+
     def _receive(self, layer: int, batch: Batch, mass_RGT: Tensor) -> None:
         assert self.scores is not None
         old_RT = self.scores.read(layer, batch.rows_R, mass_RGT.shape[2])
@@ -167,7 +182,9 @@ class Eviction:
         self.scores.write(layer, batch.rows_R, self.evict.received(old_RT, mass_RGT, heads))
 
     def _compact(self, cut: _Cut, rows: Rows, keep_RT: Tensor) -> None:
+        shared_RT = keep_RT & self._shared(cut, keep_RT)
         left = compact(self._memory, rows, keep_RT)
+        self.slots.shared_LR[cut.layer, cut.rows_R] = shared_RT.sum(dim=1)
         self.slots.set(cut.layer, cut.slots, cut.rows_R, left.used_R)
         longest = max(self.slots.most(cut.layer, cut.slots))
         if self.scores is not None:

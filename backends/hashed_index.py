@@ -9,6 +9,7 @@ from backends.collisions import collisions
 from backends.drawn import Drawn
 from backends.draws import draws
 from backends.index import Index, Selected
+from backends.shared_tokens import SharedTokens
 from backends.stored_keys import stored_keys
 from backends.summarise import Arrived
 from memory_tiers.base import Layout, PartitionMapper
@@ -35,6 +36,7 @@ class HashedIndex(Index):
         assert isinstance(retrieve, HashedRetriever)
         self._hashes = retrieve
         self._covered: dict[tuple[int, int], int] = {}
+        self._shared = SharedTokens()
         geometry = memory.geometry
         num_rows = geometry.num_layers * memory.table.num_rows
         self._center_RD = torch.zeros(num_rows, geometry.head_dim, device=geometry.device)
@@ -46,13 +48,31 @@ class HashedIndex(Index):
 
     def update(self, layer: int, batch: Batch, arrived: Arrived) -> None:
         """New keys wait; nothing is hashed before `rebuild`."""
+        self._shared.note(batch)
 
     def rebuild(self, layer: int, batch: Batch) -> None:
-        """Hash what waits in sequences where that is due; see Index."""
-        for slot, stored in zip(batch.slots, batch.stored, strict=True):
-            due = self._hashes.due(stored, self._covered.get((layer, slot), 0))
+        """Hash what waits in sequences where that is due; see Index, and ClusterIndex.
+
+        Where heads hold different numbers of tokens, no more than all of them have.
+        """
+        in_all = batch.stored if batch.in_use is None else batch.in_use.least
+        for slot, stored in zip(batch.slots, in_all, strict=True):
+            covered = self._covered.get((layer, slot), 0)
+            due = self._hashes.due(self._shared.at_most(slot, stored), covered)
             if due is not None:
                 self._hash(layer, slot, due)
+
+    def restart(self, layer: int, rows_R: Tensor, key_RTD: Tensor, live_RT: Tensor) -> None:
+        """See Index; what is left waits to be hashed."""
+        table = self._memory.table
+        self.store.release(rows_R + layer * table.num_rows)
+        for slot in (rows_R // table.geometry.num_kv_heads).unique().tolist():
+            self._covered.pop((layer, slot), None)
+
+    def rewind(self, layer: int, slot: int, num_tokens: int) -> None:
+        """See Index; what is hashed of the context stays."""
+        covered = self._covered.get((layer, slot), 0)
+        assert covered <= num_tokens, f"{covered} tokens are hashed, the context has {num_tokens}"
 
     def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected:
         """See Index."""
@@ -94,6 +114,7 @@ class HashedIndex(Index):
     def release(self, slot: int) -> None:
         """See Index."""
         super().release(slot)
+        self._shared.forget(slot)
         for layer in range(self._memory.geometry.num_layers):
             self._covered.pop((layer, slot), None)
 

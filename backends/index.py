@@ -92,6 +92,16 @@ class Index:
         if self.retrieve.leads(layer):
             self._summariser.restart(layer, rows_R, key_RTD, live_RT)
 
+    def rewind(self, layer: int, slot: int, num_tokens: int) -> None:
+        """A sequence has only the tokens of its shared context, so many; nothing was evicted."""
+        if self.retrieve.leads(layer):
+            self._summariser.rewind(layer, slot, num_tokens)
+
+    def rewind_values(self, layer: int, slot: int) -> None:
+        """Values behind the shared context of a sequence count no more, those evicted still do."""
+        if self._values is not None:
+            self._values.rewind(layer, slot, self._rows_of(layer, slot))
+
     def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected | None:
         """What each query row reads; None where it reads everything."""
         scores_NGP = None
@@ -184,16 +194,22 @@ class Index:
 
     def release(self, slot: int) -> None:
         """Forget a sequence."""
-        table = self._memory.table
-        rows_K = table.rows_of(torch.tensor([slot], device=table.device))
         for layer in range(self._memory.geometry.num_layers):
-            self.store.release(rows_K + layer * table.num_rows)
+            rows_K = self._rows_of(layer, slot)
+            self.store.release(rows_K)
+            self._summariser.release(layer, slot)
             if self._values is not None:
-                self._values.release(rows_K + layer * table.num_rows)
+                self._values.release(layer, slot, rows_K)
 
     def waste_pages(self, num_tokens: int) -> int:
         """Pages that a row of so many tokens takes at most beyond those of its tokens."""
         return self._mapper.waste_pages(self.retrieve.most_partitions(num_tokens))
+
+    def _rows_of(self, layer: int, slot: int) -> Tensor:
+        """Rows of a layer of a sequence, as the stores number them."""
+        table = self._memory.table
+        rows_K = table.rows_of(torch.tensor([slot], device=table.device))
+        return rows_K + layer * table.num_rows
 
     def _step_of(self, batch: Batch) -> _Step:
         """What the layers of a step have in common."""

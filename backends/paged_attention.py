@@ -30,9 +30,12 @@ class PagedAttention(RowAttention):
     ) -> Tensor:
         """A chunk of one sequence that sees everything before it, or what the pattern chooses.
 
-        [M, H, D].
+        [M, H, D]. After an evictor has acted, everything is what it has left.
         """
         assert len(batch.slots) == 1
+        if batch.follows and self._eviction_of(layer) is not None:
+            rows = query_MHD.unsqueeze(0), key_MKD.unsqueeze(0), value_MKD.unsqueeze(0)
+            return self.sparse(layer, batch, *rows, scale, selects=False)[0]
         self._arrive(layer, batch, query_MHD, key_MKD, value_MKD, scale)
         attend = self._chunk_attention(layer)
         out_MHD = attend(layer, batch, query_MHD, key_MKD, value_MKD, scale)
@@ -60,8 +63,13 @@ class PagedAttention(RowAttention):
         key_BMKD: Tensor,
         value_BMKD: Tensor,
         scale: float,
+        *,
+        selects: bool = True,
     ) -> Tensor:
-        """Rows that read what the algorithm selects for each of them: [B, M, H, D]."""
+        """Rows that read what the algorithm selects for each of them: [B, M, H, D].
+
+        selects: whether a retriever does; otherwise they read all that is left.
+        """
         self._show(layer, batch, key_BMKD.flatten(0, 1), value_BMKD.flatten(0, 1))
         if self.tape is not None:
             self.tape.add(layer, query_BMHD[0], key_BMKD[0], value_BMKD[0], scale)
@@ -74,10 +82,11 @@ class PagedAttention(RowAttention):
         num_heads = self.memory.geometry.num_kv_heads
         query_BKMGD = query_BMHD.unflatten(2, (num_heads, -1)).transpose(1, 2)
         query_NGD = query_BKMGD.flatten(0, 2).contiguous()
-        if index is not None and batch.new == 1:
-            attended = self._decode(index, layer, batch, query_NGD, scale)
+        chooser = index if selects else None
+        if chooser is not None and batch.new == 1:
+            attended = self._decode(chooser, layer, batch, query_NGD, scale)
         else:
-            attended = self._attend_rows(index, layer, batch, query_NGD, scale)
+            attended = self._attend_rows(chooser, layer, batch, query_NGD, scale)
         if self.probe is not None and self.memory.counters.phase == "decode":
             window = self.rules.window_of(layer)
             self.probe.compare(layer, query_NGD, attended, scale, window)
@@ -124,6 +133,19 @@ class PagedAttention(RowAttention):
             self.index.release(slot)
         if self.eviction is not None:
             self.eviction.release(slot)
+
+    def rewind(self, slot: int, num_tokens: int) -> None:
+        """Of a sequence, keep what is left of its shared context, the first `num_tokens` tokens."""
+        for layer in range(self.memory.geometry.num_layers):
+            index = self._index_of(layer)
+            if (eviction := self._eviction_of(layer)) is not None:
+                eviction.rewind(layer, slot)
+            else:
+                self.memory.free(self.memory.table.pages_behind(layer, slot, num_tokens))
+                if index is not None:
+                    index.rewind(layer, slot, num_tokens)
+            if index is not None:
+                index.rewind_values(layer, slot)
 
     def _arrive(
         self,

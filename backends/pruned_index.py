@@ -47,6 +47,16 @@ class PrunedIndex(Index):
         super().update(layer, batch, arrived)
         self._base.update(layer, batch, arrived)
 
+    def restart(self, layer: int, rows_R: Tensor, key_RTD: Tensor, live_RT: Tensor) -> None:
+        """See Index."""
+        super().restart(layer, rows_R, key_RTD, live_RT)
+        self._base.restart(layer, rows_R, key_RTD, live_RT)
+
+    def rewind(self, layer: int, slot: int, num_tokens: int) -> None:
+        """See Index."""
+        super().rewind(layer, slot, num_tokens)
+        self._base.rewind(layer, slot, num_tokens)
+
     def select(self, layer: int, batch: Batch, query_NGD: Tensor) -> Selected:
         """See Index: what the base chooses, less what holds too little weight."""
         rows = batch.query_rows(layer)

@@ -48,6 +48,14 @@ class QueryTail:
         token_RW = oldest_R1 + torch.arange(self._width, device=oldest_R1.device)
         return self._ring_RWD[batch.index_rows(layer).unsqueeze(1), token_RW % self._width]
 
+    def of(self, rows_K: Tensor) -> Tensor:
+        """All that the ring holds of rows, to be put back."""
+        return self._ring_RWD[rows_K]
+
+    def put_back(self, rows_K: Tensor, ring_KWD: Tensor) -> None:
+        """Rows hold what `of` told."""
+        self._ring_RWD[rows_K] = ring_KWD
+
     def keep(self, layer: int, batch: Batch) -> None:
         """Take the end of a chunk into the ring."""
         if batch.new == 1:

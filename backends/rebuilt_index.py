@@ -7,6 +7,8 @@ from torch.nn.functional import pad
 from backends.attention.base import AttentionKernel
 from backends.batch import Batch
 from backends.index import Index
+from backends.shared_tokens import SharedTokens
+from backends.summarise import Arrived
 from memory_tiers.base import PartitionMapper
 from memory_tiers.huge import huge_empty
 from memory_tiers.manager import CacheManager
@@ -114,6 +116,7 @@ class RebuiltIndex(Index):
         self._low_rank = retrieve
         self._factored = Factored(retrieve, memory)
         self._complete: list[set[int]] = [set() for _ in range(memory.geometry.num_layers)]
+        self._shared = SharedTokens()
         memory.rebuild_keys(self._factored)
 
     @property
@@ -121,14 +124,19 @@ class RebuiltIndex(Index):
         """See Index; factors count too."""
         return super().peak_bytes + self._factored.peak_bytes
 
-    def rebuild(self, layer: int, batch: Batch) -> None:
+    def update(self, layer: int, batch: Batch, arrived: Arrived) -> None:
         """See Index."""
+        super().update(layer, batch, arrived)
+        self._shared.note(batch)
+
+    def rebuild(self, layer: int, batch: Batch) -> None:
+        """See Index; a context that is asked again is complete without its first question."""
         if self._complete[layer].issuperset(batch.slots):
             return
         for slot, stored in zip(batch.slots, batch.stored, strict=True):
             if slot not in self._complete[layer]:
                 self._complete[layer].add(slot)
-                self._replace(layer, slot, stored)
+                self._replace(layer, slot, self._shared.at_most(slot, stored))
 
     def release(self, slot: int) -> None:
         """See Index."""
@@ -138,6 +146,7 @@ class RebuiltIndex(Index):
         self._factored.release(contexts, table.pages_of_sequence(slot))
         for slots in self._complete:
             slots.discard(slot)
+        self._shared.forget(slot)
 
     def _replace(self, layer: int, slot: int, stored: int) -> None:
         """Put keys made from factors in place of those of a context."""

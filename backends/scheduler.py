@@ -30,11 +30,16 @@ class Running:
 
 @dataclass(frozen=True)
 class Piece:
-    """Prompt tokens of one sequence that a step stores."""
+    """Prompt tokens of one sequence that a step stores; question tokens take the sparse path."""
 
     running: Running
     count: int
     is_question: bool
+
+    @property
+    def is_context(self) -> bool:
+        """Whether the tokens are of a context that has not ended."""
+        return not self.is_question and self.running.request.follows is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,7 @@ class Scheduler:
     A request is admitted while the last tier can hold all that it may store. With `preempt`, it
     also waits until the working sets of those that run, and a chunk of its own, fit the fast tier
     (SparseServe, algorithm 1); and when working sets outgrow the tier, the youngest request pauses.
+    One that follows another takes its slot when that is through, and must be submitted before.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Scheduler:
         self._memory = memory
         self._schedule = schedule
         self._waiting: deque[tuple[Request, Tensor]] = deque()
+        self._followers: dict[str, tuple[Request, Tensor]] = {}
         self._free_slots = list(range(schedule.max_batch))[::-1]
         self._promised_pages: dict[int, int] = {}
         self._total_pages = memory.free_pages
@@ -113,7 +120,10 @@ class Scheduler:
                 f"{takes} = {needed} pages, tier.{last.name}.size holds {self._total_pages}; "
                 "raise it, or lower task.length"
             )
-        self._waiting.append((request, draws_T))
+        if request.follows is None:
+            self._waiting.append((request, draws_T))
+        else:
+            self._followers[request.follows] = (request, draws_T)
 
     def prepare(self) -> None:
         """Admit, pause and resume, before a step."""
@@ -122,7 +132,7 @@ class Scheduler:
         while self._waiting and self._free_slots and self._has_room(self._waiting[0][0]):
             request, draws_T = self._waiting.popleft()
             slot = self._free_slots.pop()
-            self._promised_pages[slot] = self._pages_for(request)
+            self._promised_pages[slot] = self._promise(request)
             self._memory.begin(slot)
             self.running.append(Running(request, slot, draws_T))
 
@@ -136,20 +146,55 @@ class Scheduler:
                 left -= piece.count
         return pieces
 
-    def retire(self, running: Running) -> None:
-        """The request is through; whoever holds its pages has released them."""
+    def next_on(self, running: Running) -> Running | None:
+        """The request that follows one that is through, in its place; None where none does.
+
+        Whoever holds the pages has taken back what is not of the shared context.
+        """
+        follower = self._followers.pop(running.request.uid, None)
+        if follower is None:
+            return None
+        request, draws_T = follower
+        coming = Running(request, running.slot, draws_T, stored=request.num_shared)
+        self.running[self.running.index(running)] = coming
+        return coming
+
+    def retire(self, running: Running) -> list[str]:
+        """The request is through; whoever holds its pages has released them.
+
+        Returns the uids of those that follow it, which can no longer be served.
+        """
         self.running.remove(running)
         self._free_slots.append(running.slot)
         del self._promised_pages[running.slot]
+        lost = [request.uid for request in self._chain(running.request)[1:]]
+        for uid in (running.request.uid, *lost):
+            self._followers.pop(uid, None)
+        return lost
 
     def _piece(self, running: Running, most: int) -> Piece:
-        request = running.request
-        if running.stored < request.num_context:
-            left = request.num_context - running.stored
+        request, stored = running.request, running.stored
+        if stored < request.num_context and request.follows is None:
+            left = request.num_context - stored
+            if self._schedule.last_chunk == 1 and stored < request.num_shared:
+                left = request.num_shared - stored
             return Piece(running, self._context_tokens(left, most), False)
         if self._schedule.most_rows is not None:
-            most = min(most, self._schedule.most_rows(running.stored) or most)
-        return Piece(running, min(most, len(request.prompt_ids) - running.stored), True)
+            most = min(most, self._schedule.most_rows(stored) or most)
+        is_question = stored >= request.num_context
+        stop = len(request.prompt_ids) if is_question else request.num_context
+        return Piece(running, min(most, stop - stored), is_question)
+
+    def _chain(self, request: Request) -> list[Request]:
+        """A request and those that follow it, in order."""
+        chain = [request]
+        while chain[-1].uid in self._followers:
+            chain.append(self._followers[chain[-1].uid][0])
+        return chain
+
+    def _promise(self, request: Request) -> int:
+        """Pages that a request, or one of those that follow it, takes at most."""
+        return max(map(self._pages_for, self._chain(request)))
 
     def _context_tokens(self, left: int, most: int) -> int:
         """Tokens of the next chunk, none where too few would be left for the last one."""
@@ -157,7 +202,7 @@ class Scheduler:
 
     def _has_room(self, request: Request) -> bool:
         geometry, sharing = self._memory.geometry, self._memory.sharing
-        needed = self._pages_for(request)
+        needed = self._promise(request)
         if sum(self._promised_pages.values()) + needed > self._total_pages:
             return False
         if not self._schedule.preempt or sharing is None or not self.running:

@@ -11,7 +11,7 @@ from backends.query_tail import QueryTail
 from memory_tiers.base import prefix_bits
 from memory_tiers.manager import CacheManager
 from memory_tiers.summary_store import SEGMENT, SummaryStore
-from sparse_algos.index_data import Keys, NewKeys
+from sparse_algos.index_data import Keys, NewKeys, Summaries
 from sparse_algos.retriever import Retriever
 
 
@@ -33,6 +33,17 @@ class _Stretch(NamedTuple):
     held_KT: Tensor
 
 
+class Shared(NamedTuple):
+    """What later tokens of a sequence overwrite, as it was at the end of a shared context.
+
+    last: its last partition, None where none is summarised before it is whole; ring_KWD: its last
+    queries, if kept.
+    """
+
+    last: Summaries | None
+    ring_KWD: Tensor | None
+
+
 class Summariser:
     """Keeps the summaries of a retriever's partitions up to date."""
 
@@ -46,6 +57,7 @@ class Summariser:
         if retrieve.needs_queries:
             assert retrieve.waits is not None
             self._queries = QueryTail(memory.table, retrieve.waits + retrieve.partition_size)
+        self._shared: dict[tuple[int, int], Shared] = {}
 
     @property
     def num_bytes(self) -> int:
@@ -62,6 +74,38 @@ class Summariser:
             self._complete(layer, batch, self._retrieve.waits)
         if self._queries is not None:
             self._queries.keep(layer, batch)
+        if batch.ends_shared:
+            self._share(layer, batch)
+
+    def rewind(self, layer: int, slot: int, num_tokens: int) -> None:
+        """A sequence has only the tokens of its shared context, so many."""
+        rows_K, shared = self._index_rows(layer, slot), self._shared[layer, slot]
+        if shared.last is not None:
+            self._store.write(rows_K, self._last(rows_K, num_tokens), shared.last)
+        if self._queries is not None and shared.ring_KWD is not None:
+            self._queries.put_back(rows_K, shared.ring_KWD)
+
+    def release(self, layer: int, slot: int) -> None:
+        """Forget a layer of a sequence."""
+        self._shared.pop((layer, slot), None)
+
+    def _share(self, layer: int, batch: Batch) -> None:
+        """Keep what will be overwritten; the host knows that all heads have as many tokens."""
+        rows_K = batch.index_rows(layer)
+        last = None
+        if self._retrieve.waits is None:
+            last = self._store.read_at(rows_K, self._last(rows_K, batch.longest))
+        ring_KWD = None if self._queries is None else self._queries.of(rows_K)
+        self._shared[layer, batch.slots[0]] = Shared(last, ring_KWD)
+
+    def _last(self, rows_K: Tensor, num_tokens: int) -> Tensor:
+        """The last partition of rows of so many tokens."""
+        return torch.full_like(rows_K, (num_tokens - 1) // self._retrieve.partition_size)
+
+    def _index_rows(self, layer: int, slot: int) -> Tensor:
+        table = self._memory.table
+        rows_K = table.rows_of(torch.tensor([slot], device=table.device))
+        return rows_K + layer * table.num_rows
 
     def _fold(self, layer: int, batch: Batch, key_ND: Tensor) -> None:
         """Every token counts from the moment that it is there."""

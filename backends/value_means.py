@@ -16,6 +16,7 @@ class ValueMeans:
         rows = geometry.num_layers * table.num_rows
         self._sum_RD = torch.zeros(rows, geometry.head_dim, device=table.device)
         self._mean_ND: dict[int, Tensor] = {}
+        self._shared_KD: dict[tuple[int, int], Tensor] = {}
 
     @property
     def num_bytes(self) -> int:
@@ -28,6 +29,9 @@ class ValueMeans:
         value_RMD = value_ND.float().unflatten(0, (len(rows_R), -1))
         sums_RMD = self._sum_RD[rows_R].unsqueeze(1) + value_RMD.cumsum(dim=1)
         self._sum_RD[rows_R] = sums_RMD[:, -1]
+        if batch.longest - batch.new < batch.shared <= batch.longest:
+            nth = batch.shared - (batch.longest - batch.new) - 1
+            self._shared_KD[layer, batch.slots[0]] = sums_RMD[:, nth].clone()
         count_RM1 = (batch.positions_RM + 1).unsqueeze(2)
         self._mean_ND[layer] = (sums_RMD / count_RM1).flatten(0, 1)
 
@@ -35,6 +39,11 @@ class ValueMeans:
         """Mean over what each query row of the last batch sees, itself included: [R * M, D]."""
         return self._mean_ND[layer]
 
-    def release(self, rows_R: Tensor) -> None:
-        """Forget these rows."""
-        self._sum_RD[rows_R] = 0
+    def rewind(self, layer: int, slot: int, rows_K: Tensor) -> None:
+        """Only the values of the context that is asked again count."""
+        self._sum_RD[rows_K] = self._shared_KD[layer, slot]
+
+    def release(self, layer: int, slot: int, rows_K: Tensor) -> None:
+        """Forget a layer of a sequence, whose rows these are."""
+        self._sum_RD[rows_K] = 0
+        self._shared_KD.pop((layer, slot), None)

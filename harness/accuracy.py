@@ -30,16 +30,21 @@ class Accuracy(Part):
 
 def arm_accuracy(arm: ArmResult) -> Accuracy:
     """Scores of an arm by task; answers of a load that is not scored are left out."""
-    by_task: dict[str, list[Outcome]] = {}
-    for outcome in arm.outcomes:
-        if outcome.score is not None:
-            by_task.setdefault(outcome.task, []).append(outcome)
-    tasks = {task: task_accuracy(outcomes) for task, outcomes in sorted(by_task.items())}
+    tasks = accuracy_by_task(arm.outcomes)
     values = [task.score.value for task in tasks.values() if task.score.value is not None]
     macro = fmean(values) if values and len(values) == len(tasks) else None
     return Accuracy(
         tasks=tasks, macro=SCORE.metric(macro, n=len(tasks), aggregation="mean over tasks")
     )
+
+
+def accuracy_by_task(outcomes: Sequence[Outcome]) -> dict[str, TaskAccuracy]:
+    """Scores by task, of the answers that are scored."""
+    by_task: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.score is not None:
+            by_task.setdefault(outcome.task, []).append(outcome)
+    return {task: task_accuracy(ones) for task, ones in sorted(by_task.items())}
 
 
 def task_accuracy(outcomes: Sequence[Outcome]) -> TaskAccuracy:

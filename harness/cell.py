@@ -99,6 +99,7 @@ def prepare(settings: Settings) -> Prepared:
     build(settings.cache.policy, "cache.policy")
     device = choose_device(settings.backend.device)
     task = build(settings.task, "task").limited_to(info.max_tokens)
+    task = task.asking(settings.protocol.num_questions)
     workload = make_workload(
         task,
         tokenizer,
@@ -151,7 +152,7 @@ def run_cell(
         task=workload.task.name,
         planned_uids=[item.source.uid for item in workload.items],
         seed=getattr(workload.task, "seed", 0),
-        protocol=settings.protocol.name,
+        protocol=settings.protocol.label,
         load=settings.load.model_dump(mode="json"),
         system=system,
         env=environment(),

@@ -31,7 +31,8 @@ class Outcome:
 
     score: in [0, 1], None for a load that is not scored; token_times_s: when each output token
     was there, none for a request that broke off; started_s: when the request was handed to the
-    backend; error: why it broke off; likelihood: of a continuation that was scored.
+    backend, or when the one before it on the same context had ended; error: why it broke off;
+    likelihood: of a continuation that was scored; question: which one of its context.
     """
 
     uid: str
@@ -46,6 +47,7 @@ class Outcome:
     finish: Finish
     error: str | None = None
     likelihood: Likelihood | None = None
+    question: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

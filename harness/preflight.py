@@ -46,6 +46,7 @@ def preflight(
 ) -> Plan:
     """Compare what is asked with what is there; raises ValueError of one line."""
     _check_context(model, workload)
+    _check_questions(settings, algorithm)
     longest, rest = workload.most_tokens, workload.longest_rest
     plan = plan_for(settings, algorithm, model, longest, device, rest_tokens=rest)
     _check_tiers(settings, plan, num_arms=1 if algorithm.is_dense else 2)
@@ -126,6 +127,19 @@ def _check_context(model: ModelInfo, workload: Workload) -> None:
         raise ValueError(
             f"task.length asks for requests of up to {workload.most_context} tokens, model "
             f"{model.name} takes {model.max_tokens}; lower task.length to {model.max_tokens}"
+        )
+
+
+def _check_questions(settings: Settings, algorithm: Algorithm) -> None:
+    """Later questions that are prefilled densely read the context where it was stored."""
+    protocol = settings.protocol
+    if protocol.name != "question_dense" or protocol.num_questions == 1:
+        return
+    if build_mapper(settings, algorithm).moves:
+        raise ValueError(
+            f"protocol=question_dense with protocol.num_questions={protocol.num_questions} reads a "
+            f"context again, which partition={settings.partition.name} moves to other pages; use "
+            "partition=packed, or protocol=question_sparse"
         )
 
 

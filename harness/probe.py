@@ -1,7 +1,7 @@
 """Runs some requests once more, off the clock, and compares attention with dense attention."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
@@ -11,7 +11,9 @@ from harness.outcome import ArmResult, Probed
 from harness.progress import progress
 from harness.settings import ProbeSettings
 from harness.trial import run_interleaved
-from harness.workload import Item, Workload
+from harness.workload import Workload
+
+Group = TypeVar("Group")
 
 
 def run_probe(
@@ -33,7 +35,7 @@ def run_probe(
         settings.every,
         rebuilt=retrieve is not None and retrieve.rebuilds_keys,
     )
-    items = spread(workload.items, settings.requests)
+    items = tuple(item for group in spread(workload.groups, settings.requests) for item in group)
     answers = {one.uid: one.answer for one in measured.outcomes}
     differing = []
     arm.reset_counters()
@@ -58,7 +60,7 @@ def run_probe(
     )
 
 
-def spread(items: Sequence[Item], count: int) -> tuple[Item, ...]:
+def spread(items: Sequence[Group], count: int) -> tuple[Group, ...]:
     """So many of them, at even distances, the first one included."""
     count = min(count, len(items))
     return tuple(items[place * len(items) // count] for place in range(count))

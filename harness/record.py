@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import AwareDatetime, NonNegativeInt
+from pydantic import AwareDatetime, NonNegativeInt, PositiveInt
 
 from harness.accuracy import Accuracy
 from harness.environment import Environment, Measurement
@@ -153,11 +153,12 @@ class Arm(Part):
 
 
 class Sample(Part):
-    """One request through one arm."""
+    """One request through one arm; question: which one of those asked of its context."""
 
     uid: str
     task: str
     arm: str
+    question: PositiveInt = 1
     answer: str
     references: tuple[str, ...] | None
     score: float | None

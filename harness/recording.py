@@ -203,6 +203,7 @@ def build_sample(outcome: Outcome, references: Sequence[str] | None) -> Sample:
         uid=outcome.uid,
         task=outcome.task,
         arm=outcome.arm,
+        question=outcome.question,
         answer=outcome.answer,
         references=None if references is None else tuple(references),
         score=outcome.score,

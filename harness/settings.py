@@ -163,11 +163,18 @@ class LoadSettings(Strict):
 
 
 class ProtocolSettings(Strict):
-    """Which part of a prompt goes through the algorithm."""
+    """Which part of a prompt goes through the algorithm, and how often a context is asked."""
 
     name: Literal["question_sparse", "question_dense"]
+    num_questions: Positive = 1
     temperature: float = Field(ge=0, allow_inf_nan=False)
     ignore_stop: bool = False
+
+    @property
+    def label(self) -> str:
+        """What records call it."""
+        several = f", {self.num_questions} questions of each context"
+        return self.name + (several if self.num_questions > 1 else "")
 
 
 class TraceSettings(Strict):

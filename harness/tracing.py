@@ -18,6 +18,11 @@ def recorder_for(settings: Settings, algorithm: Algorithm) -> TraceRecorder | No
     """A recorder where one is asked for; raises ValueError where there is nothing to record."""
     if not settings.trace.record:
         return None
+    if settings.protocol.num_questions > 1:
+        raise ValueError(
+            f"protocol.num_questions={settings.protocol.num_questions}: trace=on records contexts "
+            "that are asked once; use 1, or trace=off"
+        )
     if algorithm.retrieve is None or algorithm.evict is not None:
         raise ValueError(
             f"trace=on records what a retriever selects while nothing is dropped, "

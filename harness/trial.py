@@ -44,28 +44,34 @@ def run_interleaved(
     *,
     at_once: int,
 ) -> Iterator[Outcome]:
-    """Rounds of `at_once` requests through every arm; the arm that goes first alternates."""
+    """Rounds of `at_once` contexts through every arm; the arm that goes first alternates."""
     names = list(arms)
-    for number, round_items in enumerate(_rounds(workload.items, at_once)):
+    for number, round_items in enumerate(_rounds(workload.groups, at_once)):
         for name in names if number % 2 == 0 else names[::-1]:
             heard = drive(arms[name], [item.request for item in round_items])
             for item in round_items:
                 yield _outcome(name, item, heard[item.request.uid], workload, tokenizer)
 
 
-def _rounds(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+def _rounds(groups: Sequence[Sequence[Item]], size: int) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(groups), size):
+        yield [item for group in groups[start : start + size] for item in group]
 
 
 def drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
-    """Run requests through a backend to the end; what was heard of each, by uid."""
+    """Run requests through a backend to the end; what was heard of each, by uid.
+
+    One that follows another starts when that has ended.
+    """
     started_s = perf_counter()
     heard = {request.uid: Heard(started_s) for request in requests}
+    next_of = {one.follows: one.uid for one in requests if one.follows is not None}
     backend.submit(requests)
     while backend.busy:
         for event in backend.step():
             heard[event.uid].hear(event)
+            if event.finish is not None and event.uid in next_of:
+                heard[next_of[event.uid]].started_s = event.time_s
         for uid, reason in backend.take_failures().items():
             heard[uid].finish, heard[uid].error = "error", reason
         for uid, scores in backend.take_scores().items():
@@ -90,6 +96,7 @@ def _outcome(arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: 
         finish=heard.finish,
         error=heard.error,
         likelihood=likelihood,
+        question=item.source.question_number,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from backends.base import Request
 from harness.encoding import encode, encode_scored, ends_at, prefix_id
 from harness.tasks.base import Task, TaskRequest
+from harness.tasks.questions import chains
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,21 @@ class Workload:
         return max(one.most_tokens - bool(one.scored_ids) for one in requests)
 
     @property
+    def groups(self) -> tuple[tuple[Item, ...], ...]:
+        """Requests by context: those that are asked of one come one after the other."""
+        by_uid = {item.source.uid: item for item in self.items}
+        asked = chains(item.source for item in self.items)
+        return tuple(tuple(by_uid[source.uid] for source in chain) for chain in asked)
+
+    @property
     def most_tokens(self) -> int:
         """Tokens that the longest request may store."""
         return max(item.request.most_tokens for item in self.items)
 
     @property
     def longest_rest(self) -> int:
-        """Tokens of question and answer of one request, at most."""
-        return max(item.request.most_tokens - item.request.num_context for item in self.items)
+        """Tokens of one request behind those that an evictor has seen when it acts, at most."""
+        return max(item.request.most_tokens - item.request.num_ended for item in self.items)
 
     @property
     def longest_question(self) -> int:
@@ -66,24 +74,32 @@ def make_workload(
     stop_ids: frozenset[int],
 ) -> Workload:
     """Tokenise everything before the clock starts."""
-    items, num_cut = [], 0
-    for number, source in enumerate(task.requests(tokenizer)):
-        whole = _split(source, tokenizer)
-        ids = _fitted(whole, source)
-        num_cut += len(ids.prompt) < len(whole.prompt)
-        dense = protocol == "question_dense"
-        request = Request(
-            uid=source.uid,
-            prompt_ids=tuple(ids.prompt),
-            num_context=len(ids.prompt) - len(ids.scored[1:]) if dense else ids.num_context,
-            max_new_tokens=source.max_new_tokens,
-            stop_ids=stop_ids,
-            temperature=temperature,
-            seed=number,
-            ends=ends_at(tokenizer, source.stop_strings),
-            scored_ids=tuple(ids.scored),
+    items: list[Item] = []
+    num_cut = 0
+    for chain in chains(task.requests(tokenizer)):
+        whole = [_split(source, tokenizer) for source in chain]
+        split = [_fitted(*pair) for pair in zip(whole, chain, strict=True)]
+        num_cut += sum(
+            len(ids.prompt) < len(uncut.prompt) for ids, uncut in zip(split, whole, strict=True)
         )
-        items.append(Item(source, request))
+        num_shared = _num_shared(split) if len(chain) > 1 else 0
+        for source, ids in zip(chain, split, strict=True):
+            dense = protocol == "question_dense"
+            sparse_from = num_shared or ids.num_context
+            request = Request(
+                uid=source.uid,
+                prompt_ids=tuple(ids.prompt),
+                num_context=len(ids.prompt) - len(ids.scored[1:]) if dense else sparse_from,
+                max_new_tokens=source.max_new_tokens,
+                stop_ids=stop_ids,
+                temperature=temperature,
+                seed=len(items),
+                ends=ends_at(tokenizer, source.stop_strings),
+                scored_ids=tuple(ids.scored),
+                follows=source.follows,
+                num_shared=num_shared,
+            )
+            items.append(Item(source, request))
     return Workload(task, tuple(items), num_cut)
 
 
@@ -136,6 +152,13 @@ def _fitted(ids: _Ids, source: TaskRequest) -> _Ids:
         )
     num_cut = max(0, len(ids.prompt) - room)
     return ids._replace(prompt=ids.prompt[num_cut:], num_context=max(0, ids.num_context - num_cut))
+
+
+def _num_shared(asked: Sequence[_Ids]) -> int:
+    """Leading tokens that all prompts on a context have, none of them of a question."""
+    first = asked[0].prompt
+    alike = min(_common_prefix(first, ids.prompt) for ids in asked)
+    return min(alike, *(ids.num_context for ids in asked))
 
 
 def _scored(continuation: str, tokenizer: Any, context: str | None) -> tuple[list[int], list[int]]:

@@ -114,11 +114,13 @@ class PartitionMapper(ABC):
     """Places an algorithm's partitions on pages.
 
     in_order: partition p of `size` tokens lies in the slots from p * size on, one behind the other,
-    so that a kernel can work out the pages by itself.
+    so that a kernel can work out the pages by itself; moves: partitions leave the slots of their
+    tokens for pages of their own.
     """
 
     serves: ClassVar[frozenset[PartitionKind]]
     in_order: ClassVar[bool] = False
+    moves: ClassVar[bool] = False
 
     @abstractmethod
     def refusal(self, kind: PartitionKind, partition_size: int, page_tokens: int) -> str | None:

@@ -70,6 +70,13 @@ class PageTable:
         """Id of page 0 of each row in a layer, int64 [R]."""
         return (rows_R + layer * self.num_rows) * self.pages_per_row
 
+    def pages_behind(self, layer: int, slot: int, num_tokens: int) -> Tensor:
+        """Ids of pages of a sequence's later tokens that hold none of its first `num_tokens`."""
+        rows_K = self.rows_of(torch.tensor([slot], device=self.device))
+        first = -(-num_tokens // self.geometry.page_tokens)
+        page_P = torch.arange(first, self.token_pages, device=self.device)
+        return (self.first_page(layer, rows_K).unsqueeze(1) + page_P).flatten()
+
     def pages_of_sequence(self, slot: int) -> Tensor:
         """Ids of all pages that a sequence can have, over all layers and kv heads."""
         geometry = self.geometry

@@ -12,7 +12,8 @@ from memory_tiers.page_table import PageTable
 class RowSlots:
     """Slots in use by layer and row, live or dead: on the device, and bounds of them on the host.
 
-    used_LR: int64 [L, rows of the page table].
+    used_LR: int64 [L, rows of the page table]; shared_LR: of these, the first ones, which hold what
+    is left of a context that is asked again.
     """
 
     def __init__(self, table: PageTable) -> None:
@@ -21,6 +22,7 @@ class RowSlots:
         self._table = table
         shape = (geometry.num_layers, table.num_rows)
         self.used_LR = torch.zeros(shape, dtype=torch.int64, device=table.device)
+        self.shared_LR = torch.zeros_like(self.used_LR)
         bounds = (geometry.num_layers, table.num_sequences)
         self._least_LB = np.zeros(bounds, dtype=np.int64)
         self._most_LB = np.zeros(bounds, dtype=np.int64)
@@ -54,5 +56,6 @@ class RowSlots:
         """A sequence is gone."""
         rows_K = self._table.rows_of(torch.tensor([slot], device=self.used_LR.device))
         self.used_LR[:, rows_K] = 0
+        self.shared_LR[:, rows_K] = 0
         self._least_LB[:, slot] = 0
         self._most_LB[:, slot] = 0

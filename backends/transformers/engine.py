@@ -1,6 +1,7 @@
 """A small continuous-batching loop over an unpatched Hugging Face model and our pages."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -122,8 +123,7 @@ class TransformersBackend(Backend):
             for start, stop in self.scheduler.context_chunks(context.num_tokens):
                 part = context.part(start, stop)
                 running.stored = start
-                ends = stop == context.num_tokens
-                batch = self._batch([running], part.num_tokens, ends)
+                batch = self._context_batch(running, part.num_tokens)
                 for layer, brought in enumerate(part.layers):
                     self.attention.take(layer, batch, *brought, context.scale)
             running.stored = context.num_tokens
@@ -162,17 +162,25 @@ class TransformersBackend(Backend):
 
     def _chunk(self, piece: Piece) -> Chunk:
         running = piece.running
-        ends_context = running.stored + piece.count == running.request.num_context
-        return Chunk(self._batch([running], piece.count, ends_context), piece.is_question)
+        if piece.is_context:
+            return Chunk(self._context_batch(running, piece.count), False)
+        batch = self._batch([running], piece.count)
+        follows = running.request.follows is not None
+        return Chunk(replace(batch, follows=follows), piece.is_question)
 
-    def _batch(self, members: list[Running], new: int, ends_context: bool = False) -> Batch:
+    def _context_batch(self, running: Running, new: int) -> Batch:
+        request, batch = running.request, self._batch([running], new)
+        ends_context = batch.longest == request.num_context
+        return replace(batch, ends_context=ends_context, shared=request.num_shared)
+
+    def _batch(self, members: list[Running], new: int) -> Batch:
         slots = tuple(running.slot for running in members)
         stored = tuple(running.stored for running in members)
-        return Batch(self.attention.memory.table, slots, stored, new, ends_context)
+        return Batch(self.attention.memory.table, slots, stored, new)
 
     def _pages_for(self, request: Request) -> int:
         return self.attention.pages_for(
-            request.most_tokens, request.num_context, whole=self._reads_whole
+            request.most_tokens, request.num_ended, whole=self._reads_whole
         )
 
     def _tensor(self, values: list[int]) -> Tensor:
@@ -199,7 +207,7 @@ class TransformersBackend(Backend):
             finish = _finish(running.request, running.answer)
             events.append(TokenEvent(running.request.uid, token, now, finish))
             if finish is not None:
-                self._retire(running)
+                self._end(running)
         return events
 
     def _fail_damaged(self) -> Collection[int]:
@@ -208,12 +216,20 @@ class TransformersBackend(Backend):
         for running in [one for one in self.scheduler.running if one.slot in damaged]:
             self._failures[running.request.uid] = damaged[running.slot]
             self._scores.forget(running.request.uid)
-            self._retire(running)
+            self.attention.release(running.slot)
+            for uid in self.scheduler.retire(running):
+                self._failures[uid] = f"its context was lost: {damaged[running.slot]}"
         return damaged
 
-    def _retire(self, running: Running) -> None:
-        self.attention.release(running.slot)
-        self.scheduler.retire(running)
+    def _end(self, running: Running) -> None:
+        """A request is through: its context is asked again, or all of it is forgotten."""
+        coming = self.scheduler.next_on(running)
+        if coming is None:
+            self.attention.release(running.slot)
+            self.scheduler.retire(running)
+        else:
+            self.counters.enter("question")
+            self.attention.rewind(running.slot, coming.stored)
 
 
 def _finish(request: Request, answer: list[int]) -> Finish | None:

@@ -77,6 +77,11 @@ class Algorithms(Study):
 
     def run(self, settings: Settings, console: Console) -> int:
         """See Study."""
+        if settings.protocol.num_questions > 1:
+            raise ValueError(
+                f"protocol.num_questions={settings.protocol.num_questions}: the study takes a "
+                "context once for each question; use 1, or experiment=shared_context"
+            )
         kept = Kept(Path(self.cells))
         answers = []
         for length, num_samples in zip(self.lengths, self.samples, strict=True):

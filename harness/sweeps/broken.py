@@ -59,7 +59,7 @@ def _workload(settings: Settings) -> Workload:
         n_done=0,
         seed=int(settings.task.arguments.get("seed", 0)),
         sample_ids_sha256="",
-        protocol=settings.protocol.name,
+        protocol=settings.protocol.label,
         load=settings.load.model_dump(mode="json"),
         prompt_tokens=None,
     )

@@ -28,7 +28,8 @@ class TaskRequest:
     no part of it; continuation: scored after the prompt instead of an answer; is_text: it is a text
     by itself, with the special tokens that the tokenizer gives it; question_tokens: so many of the
     last tokens of `context` belong to the question; most_tokens: of prompt and answer, a longer
-    prompt loses its beginning.
+    prompt loses its beginning; follows: the request before this one on the same context, which is
+    read once for all of them; question_number: which of them it is.
     """
 
     uid: str
@@ -43,6 +44,8 @@ class TaskRequest:
     is_text: bool = False
     question_tokens: int = 0
     most_tokens: int | None = None
+    follows: str | None = None
+    question_number: int = 1
 
 
 class Task(ABC):
@@ -55,6 +58,19 @@ class Task(ABC):
 
     def limited_to(self, max_tokens: int) -> Self:
         """The task for a model of that many tokens, the same where its settings say how long."""
+        return self
+
+    def asking(self, num_questions: int) -> Self:
+        """The task with so many questions of each context; raises ValueError where it has fewer.
+
+        Requests on one context come one after the other, and each question number is a task of its
+        own: see `questions`.
+        """
+        if num_questions > 1:
+            raise ValueError(
+                f"protocol.num_questions={num_questions}: task {self.name} asks one question of "
+                "each context; use 1, or task=ruler task.tasks=[niah_multikey_1]"
+            )
         return self
 
     @abstractmethod

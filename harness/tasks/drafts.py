@@ -62,6 +62,18 @@ class Generator(ABC):
     def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
         """The sample of one seed; counter_of: tokens of other prompts that it may hold."""
 
+    @property
+    def most_questions(self) -> int:
+        """Questions that one context of the task can be asked."""
+        return 1
+
+    def drafts(
+        self, seed: str, counter_of: Callable[[Draft], Counter], num_questions: int
+    ) -> list[Draft]:
+        """The sample of one seed, a draft for each question; the first is that of `draft`."""
+        assert num_questions <= self.most_questions, num_questions
+        return [self.draft(seed, counter_of)]
+
     def departures(self) -> Sequence[str]:
         """The settings, as `key=value`, that are not RULER's."""
         setting = self.haystack.setting

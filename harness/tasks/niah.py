@@ -25,12 +25,23 @@ class Niah(Generator):
     value_names: ClassVar[tuple[str, ...]] = ("numbers", "uuids")
     num_new_tokens: ClassVar[int] = NIAH.num_new_tokens
 
+    @property
+    def most_questions(self) -> int:
+        """Each key is asked for once."""
+        return self.num_keys // self.num_queries
+
     def draft(self, seed: str, counter_of: Callable[[Draft], Counter]) -> Draft:
+        """See Generator."""
+        return self.drafts(seed, counter_of, 1)[0]
+
+    def drafts(
+        self, seed: str, counter_of: Callable[[Draft], Counter], num_questions: int
+    ) -> list[Draft]:
         """See Generator."""
         rng = Random(seed)
         keys = distinct(self.num_keys, lambda: DRAW[self.keys](rng))
         values = distinct(self.num_keys * self.num_values, lambda: DRAW[self.values](rng))
-        asked = self._asked(rng)
+        first = self._asked(rng)
         values_of = [values[index :: self.num_keys] for index in range(self.num_keys)]
         needles = [
             needle(self.values, key, value)
@@ -38,21 +49,25 @@ class Niah(Generator):
             for value in own
         ]
         Random(self.shuffle_seed).shuffle(needles)
-        query = _listed([keys[index] for index in asked])
         names, wording = self.values, NIAH
         if self.num_values * self.num_queries == 1:
             names, wording = names.removesuffix("s"), for_one_answer(NIAH)
-        return Draft(
-            head=wording.head.format(value_names=names),
-            haystack=self.haystack.for_sample(seed),
-            statements=tuple(needles),
-            places_seed=f"{seed}:places",
-            question=(wording.question + wording.answer_prefix).format(
-                value_names=names, query=query
-            ),
-            references=tuple(value for index in asked for value in values_of[index]),
-            metadata={"query": query, "keys": keys, "values": values},
-        )
+        haystack, made = self.haystack.for_sample(seed), []
+        for asked in [first, *self._asked_later(seed, first)][:num_questions]:
+            query = _listed([keys[index] for index in asked])
+            question = wording.question + wording.answer_prefix
+            made.append(
+                Draft(
+                    head=wording.head.format(value_names=names),
+                    haystack=haystack,
+                    statements=tuple(needles),
+                    places_seed=f"{seed}:places",
+                    question=question.format(value_names=names, query=query),
+                    references=tuple(value for index in asked for value in values_of[index]),
+                    metadata={"query": query, "keys": keys, "values": values},
+                )
+            )
+        return made
 
     def departures(self) -> Sequence[str]:
         """See Generator."""
@@ -63,6 +78,13 @@ class Niah(Generator):
         if self.num_queries == 1:
             return [rng.randrange(self.num_keys)]
         return rng.sample(range(self.num_keys), self.num_queries)
+
+    def _asked_later(self, seed: str, first: Sequence[int]) -> list[list[int]]:
+        """Keys of the questions behind the first one, all of which are left of them."""
+        left = [index for index in range(self.num_keys) if index not in first]
+        Random(f"{seed}:questions").shuffle(left)
+        size = self.num_queries
+        return [left[start : start + size] for start in range(0, len(left) - size + 1, size)]
 
 
 def _listed(keys: Sequence[str]) -> str:

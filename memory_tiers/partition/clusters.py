@@ -13,13 +13,9 @@ from sparse_algos.selection import PartitionKind, Selection
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterMapper(PartitionMapper):
-    """Clusters of any size, each in consecutive slots of its row.
-
-    moves: whether clusters leave the slots of their tokens for pages of their own.
-    """
+    """Clusters of any size, each in consecutive slots of its row."""
 
     serves: ClassVar[frozenset[PartitionKind]] = frozenset({"cluster"})
-    moves: ClassVar[bool]
 
     def refusal(self, kind: PartitionKind, partition_size: int, page_tokens: int) -> str | None:
         """See PartitionMapper."""
