@@ -19,6 +19,7 @@ from harness.budgets import effective_tokens, in_tokens
 from harness.build import build, build_algorithm, build_mapper
 from harness.environment import environment, measurement
 from harness.outcome import ArmResult, Outcome
+from harness.paired_scores import ScoreRule
 from harness.preflight import Plan, preflight
 from harness.probe import run_probe
 from harness.progress import progress
@@ -157,6 +158,7 @@ def run_cell(
         load=settings.load.model_dump(mode="json"),
         system=system,
         env=environment(),
+        score_rule=ScoreRule(**settings.accuracy.model_dump()),
         measurement=measurement(warmup=1, interleaving=_interleaving(settings)),
         references={item.source.uid: item.source.references for item in workload.items},
         status=done.status,

@@ -2,11 +2,12 @@
 
 from typing import Literal
 
-from pydantic import AwareDatetime, NonNegativeInt
+from pydantic import AwareDatetime, Field, NonNegativeInt
 
 from harness.accuracy import Accuracy
 from harness.environment import Environment, Measurement
 from harness.metric import Metric
+from harness.paired_scores import AccuracyChange
 from harness.schema import JsonObject, Part
 
 # 1: samples inside, no cell.
@@ -202,5 +203,6 @@ class RunRecord(Part):
     baseline: str
     arms: dict[str, Arm]
     comparisons: dict[str, dict[str, Metric]]
+    accuracy_changes: dict[str, AccuracyChange] = Field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     errors: tuple[RunError, ...]

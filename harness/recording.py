@@ -11,12 +11,13 @@ from uuid import uuid4
 
 from harness.accuracy import arm_accuracy
 from harness.applied import reasons_unapplied
-from harness.comparison import compare_to_dense
+from harness.comparison import compare_to_dense, paired, scored_pairs
 from harness.environment import Environment, Measurement
 from harness.fidelity import fidelity_metrics, fidelity_part
 from harness.metric import Metric
 from harness.metrics import arm_metrics, phases_of, tpot_ms, ttft_ms
 from harness.outcome import ArmResult, Outcome
+from harness.paired_scores import AccuracyChange, ScoreRule, accuracy_change
 from harness.record import (
     Arm,
     Budget,
@@ -60,6 +61,7 @@ class RunFacts:
     system: System
     env: Environment
     measurement: Measurement
+    score_rule: ScoreRule
     references: Mapping[str, Sequence[str]] = field(default_factory=dict)
     status: RunStatus = "ok"
     errors: Sequence[RunError] = ()
@@ -95,6 +97,7 @@ def build_record(facts: RunFacts) -> RunRecord:
         baseline=facts.baseline,
         arms=arms,
         comparisons=comparisons,
+        accuracy_changes=change_all(facts),
         samples=build_samples(facts),
         errors=tuple(facts.errors),
     )
@@ -160,6 +163,18 @@ def compare_all(facts: RunFacts) -> dict[str, dict[str, Metric]]:
     dense = [arm for arm in facts.arms if arm.name == facts.baseline]
     others = [arm for arm in facts.arms if arm.name != facts.baseline]
     return {arm.name: compare_to_dense(arm, base) for arm in others for base in dense}
+
+
+def change_all(facts: RunFacts) -> dict[str, AccuracyChange]:
+    """The scores of every other arm against the baseline's, where both have some."""
+    dense = [arm for arm in facts.arms if arm.name == facts.baseline]
+    others = [arm for arm in facts.arms if arm.name != facts.baseline]
+    changes = {
+        arm.name: accuracy_change(scored_pairs(paired(arm, base)), facts.score_rule)
+        for arm in others
+        for base in dense
+    }
+    return {name: change for name, change in changes.items() if change is not None}
 
 
 def build_arm(arm: ArmResult) -> Arm:
