@@ -31,7 +31,9 @@ class Outcome:
 
     score: in [0, 1], None for a load that is not scored; token_times_s: when each output token
     was there, none for a request that broke off; started_s: when the request was handed to the
-    backend; error: why it broke off; likelihood: of a continuation that was scored.
+    backend; error: why it broke off; likelihood: of a continuation that was scored;
+    kv_read_share: pages that its decode steps read by those that dense attention reads, None where
+    that is unknown.
     """
 
     uid: str
@@ -46,6 +48,7 @@ class Outcome:
     finish: Finish
     error: str | None = None
     likelihood: Likelihood | None = None
+    kv_read_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

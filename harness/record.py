@@ -25,7 +25,11 @@ class Verdict(Part):
 
 
 class Run(Part):
-    """One execution of the harness."""
+    """One execution of the harness.
+
+    resumed: requests that earlier processes had measured through all arms, which were killed;
+    times of the run itself are of the last one.
+    """
 
     uid: str
     status: RunStatus
@@ -34,6 +38,7 @@ class Run(Part):
     ended_at: AwareDatetime
     duration_s: float
     argv: tuple[str, ...]
+    resumed: NonNegativeInt = 0
 
 
 class Cell(Part):
@@ -154,7 +159,11 @@ class Arm(Part):
 
 
 class Sample(Part):
-    """One request through one arm."""
+    """One request through one arm. prompt_sha256: of its text.
+
+    kv_read_share: KV pages that its decode steps read by those that dense attention reads in them;
+    one minus it is the sparsity that was achieved. Null where a backend cannot tell.
+    """
 
     uid: str
     task: str
@@ -168,6 +177,8 @@ class Sample(Part):
     error: str | None = None
     ttft_ms: float | None
     tpot_ms: float | None
+    prompt_sha256: str | None = None
+    kv_read_share: float | None = None
 
 
 class RequestTimes(Part):

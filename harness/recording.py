@@ -44,7 +44,8 @@ class RunFacts:
     """What the runner knows once a run is over.
 
     arms: the baseline first; planned_uids: the requests that each arm was to answer; references:
-    right answers by request uid.
+    right answers by request uid; prompts_sha256: of the texts of prompts, by request uid;
+    resumed: requests that earlier processes measured.
     """
 
     arms: Sequence[ArmResult]
@@ -63,10 +64,12 @@ class RunFacts:
     measurement: Measurement
     score_rule: ScoreRule
     references: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    prompts_sha256: Mapping[str, str] = field(default_factory=dict)
     status: RunStatus = "ok"
     errors: Sequence[RunError] = ()
     baseline: str = "dense"
     cell: Cell | None = None
+    resumed: int = 0
 
 
 def build_record(facts: RunFacts) -> RunRecord:
@@ -113,6 +116,7 @@ def build_run(facts: RunFacts, verdict: Verdict) -> Run:
         ended_at=facts.ended_at,
         duration_s=(facts.ended_at - facts.started_at).total_seconds(),
         argv=tuple(facts.argv),
+        resumed=facts.resumed,
     )
 
 
@@ -205,15 +209,12 @@ def build_arm(arm: ArmResult) -> Arm:
 
 def build_samples(facts: RunFacts) -> tuple[Sample, ...]:
     """All requests through all arms, with what each answered and how fast."""
-    return tuple(
-        build_sample(outcome, facts.references.get(outcome.uid))
-        for arm in facts.arms
-        for outcome in arm.outcomes
-    )
+    return tuple(build_sample(outcome, facts) for arm in facts.arms for outcome in arm.outcomes)
 
 
-def build_sample(outcome: Outcome, references: Sequence[str] | None) -> Sample:
-    """One request through one arm, beside the right answers."""
+def build_sample(outcome: Outcome, facts: RunFacts) -> Sample:
+    """One request through one arm, beside what was asked and the right answers."""
+    references = facts.references.get(outcome.uid)
     return Sample(
         uid=outcome.uid,
         task=outcome.task,
@@ -227,6 +228,8 @@ def build_sample(outcome: Outcome, references: Sequence[str] | None) -> Sample:
         error=outcome.error,
         ttft_ms=finite(ttft_ms(outcome)),
         tpot_ms=finite(tpot_ms(outcome)),
+        prompt_sha256=facts.prompts_sha256.get(outcome.uid),
+        kv_read_share=outcome.kv_read_share,
     )
 
 

@@ -271,6 +271,7 @@ class Settings(Strict):
     hardware: HardwareSettings
     sweep: SweepSettings
     results: str
+    resume: bool
 
 
 def validated(composed: dict[str, Any]) -> Settings:

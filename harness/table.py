@@ -120,8 +120,11 @@ def how_probed(name: str, seen: Fidelity) -> str:
 def how_measured(record: RunRecord) -> str:
     """Requests, threads, turns and warm-up in one line."""
     workload, measurement = record.workload, record.measurement
+    resumed = ""
+    if record.run.resumed:
+        resumed = f"{record.run.resumed} of them by a process that was killed, "
     return (
-        f"{workload.n_done} of {workload.n_planned} requests per arm, "
+        f"{workload.n_done} of {workload.n_planned} requests per arm, {resumed}"
         f"{measurement.warmup} warm-up, interleaving: {measurement.interleaving}, "
         f"threads: {measurement.torch_threads}, protocol {workload.protocol}, seed {workload.seed}"
     )

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from backends.base import Backend, Request, TokenEvent, TokenScore
+from backends.base import Backend, KVRead, Request, TokenEvent, TokenScore
 from backends.finish import Finish
 from harness.encoding import cut_at
+from harness.metric import quotient
 from harness.outcome import Likelihood, Outcome
+from harness.tasks.base import Task
 from harness.workload import Item, Workload
 
 
@@ -22,6 +24,7 @@ class Heard:
     finish: Finish = "length"
     scores: tuple[TokenScore, ...] = ()
     error: str | None = None
+    read: KVRead | None = None
 
     def hear(self, event: TokenEvent) -> None:
         """Take one token."""
@@ -45,21 +48,30 @@ def run_interleaved(
     at_once: int,
 ) -> Iterator[Outcome]:
     """Rounds of `at_once` requests through every arm; the arm that goes first alternates."""
+    for number, items in enumerate(rounds_of(workload.items, at_once)):
+        yield from run_round(arms, number, items, workload.task, tokenizer)
+
+
+def rounds_of(items: Sequence[Item], at_once: int) -> list[Sequence[Item]]:
+    """Items that are served together, in order."""
+    return [items[start : start + at_once] for start in range(0, len(items), at_once)]
+
+
+def run_round(
+    arms: Mapping[str, Backend], number: int, items: Sequence[Item], task: Task, tokenizer: Any
+) -> Iterator[Outcome]:
+    """One round through every arm; number: of it, the arm that goes first alternates."""
     names = list(arms)
-    for number, round_items in enumerate(_rounds(workload.items, at_once)):
-        for name in names if number % 2 == 0 else names[::-1]:
-            heard = drive(arms[name], [item.request for item in round_items])
-            for item in round_items:
-                yield _outcome(name, item, heard[item.request.uid], workload, tokenizer)
-
-
-def _rounds(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    for name in names if number % 2 == 0 else names[::-1]:
+        heard = drive(arms[name], [item.request for item in items])
+        for item in items:
+            yield _outcome(name, item, heard[item.request.uid], task, tokenizer)
 
 
 def drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
     """Run requests through a backend to the end; what was heard of each, by uid."""
+    # What it served before, driven by another, is of no request of ours.
+    backend.take_reads()
     started_s = perf_counter()
     heard = {request.uid: Heard(started_s) for request in requests}
     backend.submit(requests)
@@ -70,10 +82,13 @@ def drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
             heard[uid].finish, heard[uid].error = "error", reason
         for uid, scores in backend.take_scores().items():
             heard[uid].scores = scores
+    # After the last token: nobody waits for these sums.
+    for uid, read in backend.take_reads().items():
+        heard[uid].read = read
     return heard
 
 
-def _outcome(arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: Any) -> Outcome:
+def _outcome(arm: str, item: Item, heard: Heard, task: Task, tokenizer: Any) -> Outcome:
     said = tokenizer.decode(heard.token_ids, skip_special_tokens=True)
     likelihood = _likelihood(heard.scores)
     answer = cut_at(said, item.source.stop_strings) if likelihood is None else str(likelihood)
@@ -82,7 +97,7 @@ def _outcome(arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: 
         task=item.source.task,
         arm=arm,
         answer=answer,
-        score=None if heard.error else workload.task.score(item.source, answer),
+        score=None if heard.error else task.score(item.source, answer),
         num_prompt_tokens=len(item.request.prompt_ids),
         num_output_tokens=len(heard.token_ids),
         started_s=heard.started_s,
@@ -90,7 +105,15 @@ def _outcome(arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: 
         finish=heard.finish,
         error=heard.error,
         likelihood=likelihood,
+        kv_read_share=_kv_read_share(heard),
     )
+
+
+def _kv_read_share(heard: Heard) -> float | None:
+    """None also of an answer that took no decode step, or broke off."""
+    if heard.read is None or heard.error is not None:
+        return None
+    return quotient(heard.read.pages, heard.read.dense_pages)
 
 
 def _likelihood(scores: Sequence[TokenScore]) -> Likelihood | None:

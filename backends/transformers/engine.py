@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from backends.base import Backend, Request, TokenEvent, TokenScore
+from backends.base import Backend, KVRead, Request, TokenEvent, TokenScore
 from backends.batch import Batch
 from backends.context import Context
 from backends.finish import Finish
@@ -73,6 +73,7 @@ class TransformersBackend(Backend):
                 frozenset(one.slot for one in self.scheduler.running if one.paused),
             )
         decoding, pieces = self.scheduler.decoding, self.scheduler.pieces()
+        self.attention.reads.members = tuple(one.request.uid for one in decoding)
         logits_BV = self._forward(decoding, pieces)
         self._count(decoding, pieces)
         if recorder is not None:
@@ -97,6 +98,10 @@ class TransformersBackend(Backend):
     def take_scores(self) -> dict[str, tuple[TokenScore, ...]]:
         """See Backend."""
         return self._scores.take()
+
+    def take_reads(self) -> dict[str, KVRead]:
+        """See Backend."""
+        return self.attention.reads.take()
 
     def peak_bytes(self) -> dict[str, int]:
         """See Backend."""
@@ -212,6 +217,8 @@ class TransformersBackend(Backend):
         return damaged
 
     def _retire(self, running: Running) -> None:
+        request = running.request
+        self.attention.reads.end(request.uid, len(request.prompt_ids), len(running.answer))
         self.attention.release(running.slot)
         self.scheduler.retire(running)
 

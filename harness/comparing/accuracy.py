@@ -76,7 +76,8 @@ def accuracy_findings(
 
 
 def _asked(sample: Sample) -> str:
-    return digest(str((sample.num_prompt_tokens, sample.references)))
+    asked = (sample.num_prompt_tokens, sample.references, sample.prompt_sha256)
+    return digest(str(asked))
 
 
 def _finding(named: Named, name: str, change: ScoreChange, *, same: bool) -> Finding:
