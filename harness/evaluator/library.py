@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.evaluator.local_files import check_local_files
+
 # What `lm_eval.simple_evaluate` seeds by default, apart from `random`.
 OTHER_SEED = 1234
 ABSENT = "the package lm-eval is not installed; pip install 'kvloom[eval]'"
@@ -90,6 +92,8 @@ def load_tasks(
                 f"task.names={list(names)}: lm-eval has no {', '.join(unknown)}; "
                 "`kvloom-lm-eval ls tasks` lists them, task.include names a folder of your own"
             )
+        for entry in _entries(manager, names):
+            check_local_files(entry.name, entry.cfg or {})
         loaded: dict[str, Any] = manager.load(list(names))["tasks"]
     for task in loaded.values():
         _settle_fewshot(task, num_fewshot)
@@ -149,6 +153,17 @@ def aggregated(task: Any, metric: str, values: Sequence[Any]) -> float:
     """One number over documents, by the task's own rule, else the mean."""
     rule = task.aggregation().get(metric)
     return float(rule(list(values)) if rule is not None else np.mean(values))
+
+
+def _entries(manager: Any, names: Sequence[str]) -> Iterator[Any]:
+    """What the manager knows of tasks by these names, and of those in a group."""
+    for name in manager.match_tasks(list(names)):
+        entry = manager.task_index[name]
+        yield entry
+        members = (entry.cfg or {}).get("task")
+        if isinstance(members, list):
+            known = [one for one in members if isinstance(one, str) and one in manager.task_index]
+            yield from _entries(manager, known)
 
 
 def _settle_fewshot(task: Any, num_fewshot: int | None) -> None:
