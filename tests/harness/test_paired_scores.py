@@ -64,6 +64,11 @@ def test_a_sign_flip_of_no_change_shows_nothing() -> None:
     assert flip_p([0.1, -0.1, 0.1, -0.1]) > 0.5
 
 
+def test_one_change_alone_has_two_signs() -> None:
+    assert [flip_p([0.25]), flip_p([-0.25]), flip_p([0.25, 0.0])] == [0.5, 1.0, 0.5]
+    assert flip_p([0.25, 0.25]) == pytest.approx(0.25)
+
+
 @pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("num", [1, 2, 10])
 @pytest.mark.parametrize("times", [1, 3])
