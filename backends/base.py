@@ -77,6 +77,13 @@ class TokenEvent:
     finish: Finish | None
 
 
+class KVRead(NamedTuple):
+    """Pages that the decode steps of one request read, and what dense attention reads in them."""
+
+    pages: int
+    dense_pages: int
+
+
 class Backend(ABC):
     """Runs a model over requests, continuously batched."""
 
@@ -98,6 +105,10 @@ class Backend(ABC):
     @abstractmethod
     def take_scores(self) -> dict[str, tuple[TokenScore, ...]]:
         """Scores of the scored tokens of requests that have all of them since the last call."""
+
+    def take_reads(self) -> dict[str, KVRead]:
+        """What was read for requests that ended since the last call; none where it cannot tell."""
+        return {}
 
     @property
     @abstractmethod

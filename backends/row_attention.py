@@ -11,6 +11,7 @@ from torch import Tensor
 from backends.attention.base import Attended, AttentionKernel, FrameSelection, merge
 from backends.batch import Batch
 from backends.context import Tape
+from backends.decode_reads import DecodeReads
 from backends.drawn import Drawn
 from backends.eviction import Eviction
 from backends.index import Index
@@ -67,6 +68,8 @@ class RowAttention:
         self.recorder: TraceRecorder | None = None
         self.tape: Tape | None = None
         self.probe: Probe | None = None
+        layers = range(memory.geometry.num_layers)
+        self.reads = DecodeReads(memory.geometry, [rules.window_of(layer) for layer in layers])
         self._prefetch = prefetch and len(memory.levels) > 1
         self._last_pages: dict[int, Tensor] = {}
 
@@ -224,6 +227,8 @@ class RowAttention:
         count.bytes_read += read * self.memory.geometry.page_bytes
         count.slots_wanted += pages.wanted
         count.slots_context += batch.slots_context
+        if count is self.memory.counters.decode:
+            self.reads.note(pages)
 
     def _record(self, layer: int, batch: Batch, selection: Selection | None) -> None:
         if self.recorder is not None:

@@ -9,7 +9,8 @@ import numpy as np
 
 from harness.comparing.interleaving import Side, judge, log_ratios
 from harness.comparing.options import parse
-from harness.comparing.rule import Floats, Rule, noise_of
+from harness.comparing.rule import Rule, noise_of
+from harness.exact_tests import Floats
 
 NUM_TRIALS = 4000
 SEED = 42

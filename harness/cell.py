@@ -19,17 +19,18 @@ from harness.budgets import effective_tokens, in_tokens
 from harness.build import build, build_algorithm, build_mapper
 from harness.environment import environment, measurement
 from harness.outcome import ArmResult, Outcome
+from harness.paired_scores import ScoreRule
 from harness.preflight import Plan, preflight
 from harness.probe import run_probe
 from harness.progress import progress
-from harness.record import RequestTimes, RunError, RunRecord, RunStatus
+from harness.record import Cell, RequestTimes, RunError, RunRecord, RunStatus
 from harness.recording import RunFacts, build_record, build_requests
+from harness.resume import Counted, Resumed
 from harness.settings import Settings
-from harness.stored.identity import cell_of
 from harness.system import assemble, choose_device, describe, load, tokenizer_path
 from harness.system_facts import system_facts
 from harness.tracing import recorder_for
-from harness.trial import run_interleaved, warm_up
+from harness.trial import rounds_of, run_round, warm_up
 from harness.workload import Workload, make_workload, warmup_request
 from memory_tiers.trace_recorder import TraceRecorder
 from sparse_algos.base import Algorithm
@@ -126,17 +127,24 @@ def run_cell(
     overrides: Sequence[str],
     argv: Sequence[str],
     console: Console,
-    experiment: str,
+    cell: Cell,
+    earlier: Resumed,
 ) -> Finished:
-    """Run every arm, interleaved, and return what is kept, also of a run that broke off."""
+    """Run every arm, interleaved, and return what is kept, also of a run that broke off.
+
+    earlier: what need not be measured again.
+    """
     started_at, started_s = datetime.now(UTC), perf_counter()
     settings, workload = prepared.settings, prepared.workload
-    done = Progressed()
+    done = Progressed(outcomes=earlier.outcomes(started_s))
     with _broken_off(done):
         _set_up(prepared, done)
-        _measure(prepared, done, console)
+        _measure(prepared, done, earlier, console)
     # Before the probe, which takes memory and fetches pages of its own.
-    results = [_arm_result(name, arm, prepared, done.outcomes) for name, arm in done.arms.items()]
+    results = [
+        _arm_result(name, arm, earlier.counted(name, arm), prepared, done.outcomes)
+        for name, arm in done.arms.items()
+    ]
     if done.status == "ok" and settings.probe.requests:
         with _broken_off(done):
             results[-1] = _probed(prepared, done.arms[results[-1].name], results[-1], console)
@@ -156,11 +164,14 @@ def run_cell(
         load=settings.load.model_dump(mode="json"),
         system=system,
         env=environment(),
+        score_rule=ScoreRule(**settings.accuracy.model_dump()),
         measurement=measurement(warmup=1, interleaving=_interleaving(settings)),
         references={item.source.uid: item.source.references for item in workload.items},
+        prompts_sha256={item.source.uid: item.prompt_sha256 for item in workload.items},
         status=done.status,
         errors=done.errors,
-        cell=cell_of(prepared.asked, system.model.sha256, experiment=experiment),
+        cell=cell,
+        resumed=earlier.num_requests,
     )
     return Finished(build_record(facts), build_requests(results))
 
@@ -175,7 +186,7 @@ def _set_up(prepared: Prepared, done: Progressed) -> None:
     done.arms[prepared.algorithm.name].attention.recorder = prepared.recorder
 
 
-def _measure(prepared: Prepared, done: Progressed, console: Console) -> None:
+def _measure(prepared: Prepared, done: Progressed, earlier: Resumed, console: Console) -> None:
     arms, workload = done.arms, prepared.workload
     warm_up(
         arms,
@@ -185,18 +196,25 @@ def _measure(prepared: Prepared, done: Progressed, console: Console) -> None:
     )
     if prepared.recorder is not None:
         prepared.recorder.start_measuring()
-    rounds = run_interleaved(arms, workload, prepared.tokenizer, at_once=prepared.at_once)
-    total = len(workload.items) * len(arms)
+    rounds = rounds_of(workload.groups, prepared.at_once)
+    total = len(workload.items) * len(arms) - len(done.outcomes)
     with progress(total=total, unit="requests", console=console) as advance:
-        for outcome in rounds:
-            done.outcomes.append(outcome)
-            if outcome.error is not None:
-                done.status = "failed"
-                where = f"request {outcome.uid}, {outcome.arm}"
-                done.errors.append(
-                    RunError(kind="RequestFailed", stage=where, message=outcome.error)
-                )
-            advance(f"{outcome.arm} {outcome.task}")
+        for number in range(earlier.num_rounds, len(rounds)):
+            before = len(done.outcomes)
+            for outcome in run_round(
+                arms, number, rounds[number], workload.task, prepared.tokenizer
+            ):
+                _hear(done, outcome)
+                advance(f"{outcome.arm} {outcome.task}")
+            earlier.add(done.outcomes[before:], arms)
+
+
+def _hear(done: Progressed, outcome: Outcome) -> None:
+    done.outcomes.append(outcome)
+    if outcome.error is not None:
+        done.status = "failed"
+        where = f"request {outcome.uid}, {outcome.arm}"
+        done.errors.append(RunError(kind="RequestFailed", stage=where, message=outcome.error))
 
 
 def _probed(
@@ -236,7 +254,11 @@ def _as_error(error: BaseException) -> RunError:
 
 
 def _arm_result(
-    name: str, arm: TransformersBackend, prepared: Prepared, outcomes: Sequence[Outcome]
+    name: str,
+    arm: TransformersBackend,
+    counted: Counted,
+    prepared: Prepared,
+    outcomes: Sequence[Outcome],
 ) -> ArmResult:
     geometry = prepared.plan.geometry
     task = prepared.workload.task
@@ -245,8 +267,8 @@ def _arm_result(
         name=name,
         outcomes=own,
         task_metrics=task.metrics(own),
-        counters=arm.counters,
-        peak_bytes=arm.peak_bytes(),
+        counters=counted.counters,
+        peak_bytes=counted.peak_bytes,
         page_bytes=geometry.page_bytes,
         page_tokens=geometry.page_tokens,
         effective={
@@ -257,7 +279,7 @@ def _arm_result(
             "tiers": {tier.name: tier.facts for tier in arm.attention.memory.tiers},
             "page_tables": arm.attention.memory.peak_tables,
             "budget_tokens": effective_tokens(arm.attention.algorithm, prepared.plan.max_tokens),
-            "preempted": arm.scheduler.num_preempted,
+            "preempted": counted.preempted,
             "tier_bytes": {
                 tier: count * geometry.page_bytes for tier, count in prepared.plan.frames.items()
             },

@@ -6,9 +6,17 @@ from statistics import fmean, median, stdev
 
 from scipy import stats
 
+from harness.accuracy import LEVEL
 from harness.metric import Interval, Metric, Quantity, quotient
 from harness.metrics import arm_metrics, e2el_ms, tpot_ms, ttft_ms
 from harness.outcome import ArmResult, Outcome
+from harness.paired_scores import (
+    ByTask,
+    Pair,
+    interval,
+    mean_change,
+)
+from harness.tasks.questions import context_of
 
 SLOWDOWN = Quantity(unit="ratio", direction="lower", source="client")
 SPEEDUP = Quantity(unit="ratio", direction="higher", source="client")
@@ -16,14 +24,13 @@ LENGTH = Quantity(unit="ratio", direction=None, source="client")
 BYTES_RATIO = Quantity(unit="ratio", direction="lower", source="accounting")
 DIFFERENCE = Quantity(unit="score", direction="higher", source="client")
 
-LEVEL = 0.95
 LATENCIES: dict[str, Callable[[Outcome], float | None]] = {
     "ttft": ttft_ms,
     "tpot": tpot_ms,
     "e2el": e2el_ms,
 }
 
-Pair = tuple[Outcome, Outcome]
+Both = tuple[Outcome, Outcome]
 
 
 def compare_to_dense(arm: ArmResult, dense: ArmResult) -> dict[str, Metric]:
@@ -41,7 +48,7 @@ def compare_to_dense(arm: ArmResult, dense: ArmResult) -> dict[str, Metric]:
     return metrics | arm_ratios(arm, dense) | score_differences(pairs)
 
 
-def paired(arm: ArmResult, dense: ArmResult) -> list[Pair]:
+def paired(arm: ArmResult, dense: ArmResult) -> list[Both]:
     """The outcomes of the same request in both arms, in the order of the arm."""
     base = {outcome.uid: outcome for outcome in dense.outcomes}
     return [(outcome, base[outcome.uid]) for outcome in arm.outcomes if outcome.uid in base]
@@ -102,21 +109,30 @@ def arm_ratios(arm: ArmResult, dense: ArmResult) -> dict[str, Metric]:
     }
 
 
-def score_differences(pairs: Sequence[Pair]) -> dict[str, Metric]:
-    """The mean change of the score by task, over the requests that both arms scored."""
-    changes: dict[str, list[float]] = {}
+def score_differences(pairs: Sequence[Both]) -> dict[str, Metric]:
+    """The mean change of the score by task, with the interval of paired requests."""
+    by_task = scored_pairs(pairs)
+    metrics = {
+        f"score_difference_{task}": _difference({task: ones}, n=len(ones), aggregation="mean")
+        for task, ones in by_task.items()
+    }
+    macro = _difference(by_task, n=len(by_task), aggregation="mean over tasks")
+    return metrics | {"macro_score_difference": macro}
+
+
+def scored_pairs(pairs: Sequence[Both]) -> dict[str, list[Pair]]:
+    """The scores of the requests that both arms scored, by task, dense first."""
+    by_task: dict[str, list[Pair]] = {}
     for ours, base in pairs:
         if ours.score is not None and base.score is not None:
-            changes.setdefault(ours.task, []).append(ours.score - base.score)
-    metrics = {
-        f"score_difference_{task}": DIFFERENCE.metric(
-            fmean(values), n=len(values), aggregation="mean"
-        )
-        for task, values in sorted(changes.items())
-    }
-    macro = fmean(map(fmean, changes.values())) if changes else None
-    return metrics | {
-        "macro_score_difference": DIFFERENCE.metric(
-            macro, n=len(changes), aggregation="mean over tasks"
-        )
-    }
+            pair = Pair(base.score, ours.score, context_of(ours.uid, ours.question))
+            by_task.setdefault(ours.task, []).append(pair)
+    return dict(sorted(by_task.items()))
+
+
+def _difference(by_task: ByTask, *, n: int, aggregation: str) -> Metric:
+    if not by_task:
+        return DIFFERENCE.metric(None, n=n, aggregation=aggregation)
+    low, high = interval(by_task)
+    ci = Interval(lo=low, hi=high, level=LEVEL, method="paired")
+    return DIFFERENCE.metric(mean_change(by_task), n=n, aggregation=aggregation, ci=ci)

@@ -32,7 +32,9 @@ class Outcome:
     score: in [0, 1], None for a load that is not scored; token_times_s: when each output token
     was there, none for a request that broke off; started_s: when the request was handed to the
     backend, or when the one before it on the same context had ended; error: why it broke off;
-    likelihood: of a continuation that was scored; question: which one of its context.
+    likelihood: of a continuation that was scored; question: which one of its context;
+    kv_read_share: pages that its decode steps read by those that dense attention reads, None where
+    that is unknown.
     """
 
     uid: str
@@ -48,6 +50,7 @@ class Outcome:
     error: str | None = None
     likelihood: Likelihood | None = None
     question: int = 1
+    kv_read_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,12 @@
 
 from typing import Literal
 
-from pydantic import AwareDatetime, NonNegativeInt, PositiveInt
+from pydantic import AwareDatetime, Field, NonNegativeInt, PositiveInt
 
 from harness.accuracy import Accuracy
 from harness.environment import Environment, Measurement
 from harness.metric import Metric
+from harness.paired_scores import AccuracyChange
 from harness.schema import JsonObject, Part
 
 # 1: samples inside, no cell.
@@ -24,7 +25,11 @@ class Verdict(Part):
 
 
 class Run(Part):
-    """One execution of the harness."""
+    """One execution of the harness.
+
+    resumed: requests that earlier processes had measured through all arms, which were killed;
+    times of the run itself are of the last one.
+    """
 
     uid: str
     status: RunStatus
@@ -33,6 +38,7 @@ class Run(Part):
     ended_at: AwareDatetime
     duration_s: float
     argv: tuple[str, ...]
+    resumed: NonNegativeInt = 0
 
 
 class Cell(Part):
@@ -153,7 +159,12 @@ class Arm(Part):
 
 
 class Sample(Part):
-    """One request through one arm; question: which one of those asked of its context."""
+    """One request through one arm.
+
+    question: which one of those asked of its context; prompt_sha256: of its text; kv_read_share: KV
+    pages that its decode steps read by those that dense attention reads in them; one minus it is
+    the sparsity that was achieved. Null where a backend cannot tell.
+    """
 
     uid: str
     task: str
@@ -168,6 +179,8 @@ class Sample(Part):
     error: str | None = None
     ttft_ms: float | None
     tpot_ms: float | None
+    prompt_sha256: str | None = None
+    kv_read_share: float | None = None
 
 
 class RequestTimes(Part):
@@ -203,5 +216,6 @@ class RunRecord(Part):
     baseline: str
     arms: dict[str, Arm]
     comparisons: dict[str, dict[str, Metric]]
+    accuracy_changes: dict[str, AccuracyChange] = Field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     errors: tuple[RunError, ...]

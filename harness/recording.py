@@ -11,12 +11,13 @@ from uuid import uuid4
 
 from harness.accuracy import arm_accuracy
 from harness.applied import reasons_unapplied
-from harness.comparison import compare_to_dense
+from harness.comparison import compare_to_dense, paired, scored_pairs
 from harness.environment import Environment, Measurement
 from harness.fidelity import fidelity_metrics, fidelity_part
 from harness.metric import Metric
 from harness.metrics import arm_metrics, phases_of, tpot_ms, ttft_ms
 from harness.outcome import ArmResult, Outcome
+from harness.paired_scores import AccuracyChange, ScoreRule, accuracy_change
 from harness.record import (
     Arm,
     Budget,
@@ -43,7 +44,8 @@ class RunFacts:
     """What the runner knows once a run is over.
 
     arms: the baseline first; planned_uids: the requests that each arm was to answer; references:
-    right answers by request uid.
+    right answers by request uid; prompts_sha256: of the texts of prompts, by request uid;
+    resumed: requests that earlier processes measured.
     """
 
     arms: Sequence[ArmResult]
@@ -60,11 +62,14 @@ class RunFacts:
     system: System
     env: Environment
     measurement: Measurement
+    score_rule: ScoreRule
     references: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    prompts_sha256: Mapping[str, str] = field(default_factory=dict)
     status: RunStatus = "ok"
     errors: Sequence[RunError] = ()
     baseline: str = "dense"
     cell: Cell | None = None
+    resumed: int = 0
 
 
 def build_record(facts: RunFacts) -> RunRecord:
@@ -95,6 +100,7 @@ def build_record(facts: RunFacts) -> RunRecord:
         baseline=facts.baseline,
         arms=arms,
         comparisons=comparisons,
+        accuracy_changes=change_all(facts),
         samples=build_samples(facts),
         errors=tuple(facts.errors),
     )
@@ -110,6 +116,7 @@ def build_run(facts: RunFacts, verdict: Verdict) -> Run:
         ended_at=facts.ended_at,
         duration_s=(facts.ended_at - facts.started_at).total_seconds(),
         argv=tuple(facts.argv),
+        resumed=facts.resumed,
     )
 
 
@@ -162,6 +169,18 @@ def compare_all(facts: RunFacts) -> dict[str, dict[str, Metric]]:
     return {arm.name: compare_to_dense(arm, base) for arm in others for base in dense}
 
 
+def change_all(facts: RunFacts) -> dict[str, AccuracyChange]:
+    """The scores of every other arm against the baseline's, where both have some."""
+    dense = [arm for arm in facts.arms if arm.name == facts.baseline]
+    others = [arm for arm in facts.arms if arm.name != facts.baseline]
+    changes = {
+        arm.name: accuracy_change(scored_pairs(paired(arm, base)), facts.score_rule)
+        for arm in others
+        for base in dense
+    }
+    return {name: change for name, change in changes.items() if change is not None}
+
+
 def build_arm(arm: ArmResult) -> Arm:
     """Metrics and scores of one arm, beside the counts."""
     counters: dict[str, dict[str, Count]] = {
@@ -190,15 +209,12 @@ def build_arm(arm: ArmResult) -> Arm:
 
 def build_samples(facts: RunFacts) -> tuple[Sample, ...]:
     """All requests through all arms, with what each answered and how fast."""
-    return tuple(
-        build_sample(outcome, facts.references.get(outcome.uid))
-        for arm in facts.arms
-        for outcome in arm.outcomes
-    )
+    return tuple(build_sample(outcome, facts) for arm in facts.arms for outcome in arm.outcomes)
 
 
-def build_sample(outcome: Outcome, references: Sequence[str] | None) -> Sample:
-    """One request through one arm, beside the right answers."""
+def build_sample(outcome: Outcome, facts: RunFacts) -> Sample:
+    """One request through one arm, beside what was asked and the right answers."""
+    references = facts.references.get(outcome.uid)
     return Sample(
         uid=outcome.uid,
         task=outcome.task,
@@ -213,6 +229,8 @@ def build_sample(outcome: Outcome, references: Sequence[str] | None) -> Sample:
         error=outcome.error,
         ttft_ms=finite(ttft_ms(outcome)),
         tpot_ms=finite(tpot_ms(outcome)),
+        prompt_sha256=facts.prompts_sha256.get(outcome.uid),
+        kv_read_share=outcome.kv_read_share,
     )
 
 

@@ -17,6 +17,7 @@ from harness.sizes import Limit, Size, parse_limit, parse_size
 BASELINE = "dense"
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Natural = Annotated[int, Field(ge=0, strict=True)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -177,6 +178,14 @@ class ProtocolSettings(Strict):
         return self.name + (several if self.num_questions > 1 else "")
 
 
+class AccuracySettings(Strict):
+    """When a change of scores against dense counts; see `harness.paired_scores.ScoreRule`."""
+
+    margin: Share
+    task_margin: Share
+    alpha: float = Field(gt=0, lt=0.5)
+
+
 class TraceSettings(Strict):
     """Whether selections are recorded, and the file of a trace."""
 
@@ -262,12 +271,14 @@ class Settings(Strict):
     task: Component
     load: LoadSettings
     protocol: ProtocolSettings
+    accuracy: AccuracySettings
     logger: LoggerSettings
     trace: TraceSettings
     probe: ProbeSettings
     hardware: HardwareSettings
     sweep: SweepSettings
     results: str
+    resume: bool
 
 
 def validated(composed: dict[str, Any]) -> Settings:

@@ -1,20 +1,24 @@
 """One run in this process: from settings to a trial in the store and a table on the screen."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from harness.asked import model_sha256
 from harness.build import build
 from harness.cell import Prepared, prepare, run_cell
 from harness.exits import FAILED, INTERRUPTED, NOTHING, OK, complain
 from harness.fidelity_picture import pictures
 from harness.loggers.send import tell
-from harness.record import RunRecord
+from harness.record import Cell, RunRecord
+from harness.resume import Resumed, resumed
 from harness.settings import Settings
 from harness.stored.files import check_writable
+from harness.stored.identity import cell_of
 from harness.stored.trials import RECORD, write_trial
 from harness.studies.base import Study
 from harness.table import render
@@ -31,9 +35,13 @@ def run_single(
         return study.run(settings, console)
     prepared, root = prepare(settings), Path(settings.sweep.into or settings.results)
     check_writable(root)
-    finished = run_cell(prepared, config, overrides, sys.argv, console, experiment)
-    record = finished.record
-    folder = write_trial(record, root, finished.requests, pictures(record))
+    cell = cell_of(settings, model_sha256(settings), experiment=experiment)
+    with _earlier(prepared, cell, console) as earlier:
+        finished = run_cell(prepared, config, overrides, sys.argv, console, cell, earlier)
+        record = finished.record
+        folder = write_trial(record, root, finished.requests, pictures(record))
+        if record.run.status == "ok":
+            earlier.forget()
     path = folder / RECORD
     render(record, console)
     if prepared.recorder is not None and record.run.status == "ok":
@@ -44,6 +52,28 @@ def run_single(
     if settings.sweep.into is None:
         tell(folder, settings.logger)
     return _exit_code(record)
+
+
+@contextmanager
+def _earlier(prepared: Prepared, cell: Cell, console: Console) -> Iterator[Resumed]:
+    """What a killed process has left of this cell; a trace has to be recorded in one piece."""
+    settings, workload = prepared.settings, prepared.workload
+    earlier = Resumed()
+    if prepared.recorder is None:
+        earlier = resumed(
+            Path(settings.results),
+            cell,
+            uids=[item.source.uid for item in workload.items],
+            arms=list(prepared.algorithms),
+            at_once=prepared.at_once,
+            fresh=not settings.resume,
+        )
+    if earlier.said is not None:
+        console.print(earlier.said, soft_wrap=True, highlight=False, markup=False)
+    try:
+        yield earlier
+    finally:
+        earlier.close()
 
 
 def _save_trace(prepared: Prepared, record: RunRecord, where: Path) -> None:

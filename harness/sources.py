@@ -11,8 +11,8 @@ SUFFIXES = (".py", ".cpp", ".h")
 MEASURED = ("sparse_algos", "memory_tiers", "backends")
 # From requests to numbers: another version of these makes other numbers of the same system.
 MEASURING = (
-    *("accuracy", "comparison", "fidelity", "metric", "metrics", "outcome", "probe", "trial"),
-    *("verdict", "workload"),
+    *("accuracy", "comparison", "exact_tests", "fidelity", "metric", "metrics", "outcome"),
+    *("paired_scores", "probe", "trial", "verdict", "workload"),
 )
 
 

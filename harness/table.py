@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.paired_scores import AccuracyChange
 from harness.record import Fidelity, RunRecord
 from harness.table_rows import arm_names, sections
 from harness.units import count
@@ -66,12 +67,43 @@ def footer(record: RunRecord) -> Iterator[str]:
         yield (
             f"[low, high]: 95 % interval; vs {record.baseline}: geometric mean of the ratios per "
             "request for latencies, change for scores"
+            f"{''.join(verdict_margin(record))}"
         )
+    for name, change in record.accuracy_changes.items():
+        yield from how_changed(name, change)
     yield from (f"note: {note}" for note in system.notes)
     for name, arm in record.arms.items():
         if arm.fidelity is not None:
             yield how_probed(name, arm.fidelity)
     yield from (f"error: {error.stage}: {error.kind}: {error.message}" for error in record.errors)
+
+
+def verdict_margin(record: RunRecord) -> Iterator[str]:
+    """The loss that a verdict on scores is about, where there is one."""
+    margins = {change.mean.margin for change in record.accuracy_changes.values()}
+    yield from (f" (verdict: of a loss above {margin:g})" for margin in margins)
+
+
+def how_changed(name: str, change: AccuracyChange) -> Iterator[str]:
+    """What the verdict on scores leaves open, and the tasks that lost more than it shows."""
+    mean = change.mean
+    if mean.verdict == "inconclusive":
+        enough = "no number" if mean.needed is None else f"about {roughly(mean.needed)}"
+        yield (
+            f"inconclusive: {name} was scored on {mean.n} requests, {enough} would tell a loss of "
+            f"{mean.margin:g} from none"
+        )
+    lost = {task: one for task, one in change.tasks.items() if one.verdict == "regression"}
+    for task, one in lost.items():
+        yield (
+            f"regression: {name}, {task} {one.change:+.2f}, {one.num_worse} worse, "
+            f"{one.num_better} better, p {one.p:.2g} ({one.test})"
+        )
+
+
+def roughly(number: int) -> str:
+    """A number to two digits."""
+    return count(float(f"{number:.2g}"))
 
 
 def how_probed(name: str, seen: Fidelity) -> str:
@@ -88,8 +120,11 @@ def how_probed(name: str, seen: Fidelity) -> str:
 def how_measured(record: RunRecord) -> str:
     """Requests, threads, turns and warm-up in one line."""
     workload, measurement = record.workload, record.measurement
+    resumed = ""
+    if record.run.resumed:
+        resumed = f"{record.run.resumed} of them by a process that was killed, "
     return (
-        f"{workload.n_done} of {workload.n_planned} requests per arm, "
+        f"{workload.n_done} of {workload.n_planned} requests per arm, {resumed}"
         f"{measurement.warmup} warm-up, interleaving: {measurement.interleaving}, "
         f"threads: {measurement.torch_threads}, protocol {workload.protocol}, seed {workload.seed}"
     )

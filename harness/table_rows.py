@@ -61,8 +61,20 @@ def accuracy_rows(record: RunRecord) -> Iterator[Row]:
             lambda name: cell(record.arms[name].accuracy.macro, score),
             lambda name: change_cell(compared(record, name, "macro_score_difference")),
         )
+    yield from change_rows(record)
     if any(task.num_empty for by_task in scored for task in by_task.values()):
         yield arms_row(record, "empty answers", lambda name: empty_cell(record, name))
+
+
+def change_rows(record: RunRecord) -> Iterator[Row]:
+    """Answers that each arm lost and won against the baseline, and what that says."""
+    changes = {name: change.mean for name, change in record.accuracy_changes.items()}
+    if not changes:
+        return
+    flips = {name: f"{one.num_worse} / {one.num_better}" for name, one in changes.items()}
+    yield arms_row(record, "worse / better", lambda _: "", lambda name: flips.get(name, ""))
+    words = {name: one.verdict.replace("_", "-") for name, one in changes.items()}
+    yield arms_row(record, "verdict", lambda _: "", lambda name: words.get(name, ""))
 
 
 def task_row(record: RunRecord, task: str) -> Row:
@@ -100,7 +112,7 @@ def cache_rows(record: RunRecord) -> Iterator[Row]:
     read = "kv_read_bytes_per_decode_step"
     yield metric_row(record, "KV read per step", read, binary_bytes, f"{read}_ratio")
     yield metric_row(record, "hit rate", "kv_cache_hit_rate", percent)
-    yield metric_row(record, "buffering : mandatory", "buffering_to_mandatory", digits)
+    yield metric_row(record, "buffering:mandatory", "buffering_to_mandatory", digits)
     yield metric_row(record, "read amplification", "read_amplification", digits)
     requested = record.system.requested_sparsity
     if requested is not None:
@@ -206,7 +218,7 @@ def ratio_cell(metric: Metric | None) -> str:
 
 def change_cell(metric: Metric | None) -> str:
     """The change of a score, always with a sign."""
-    return cell(metric, lambda value: f"{value:+.2f}")
+    return cell(metric, lambda value: f"{value:+.2f}", score)
 
 
 def empty_cell(record: RunRecord, arm: str) -> str:

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from backends.base import Backend, Request, TokenEvent, TokenScore
+from backends.base import Backend, KVRead, Request, TokenEvent, TokenScore
 from backends.finish import Finish
 from harness.encoding import cut_at
+from harness.metric import quotient
 from harness.outcome import Likelihood, Outcome
+from harness.tasks.base import Task
 from harness.workload import Item, Workload
 
 
@@ -22,6 +24,7 @@ class Heard:
     finish: Finish = "length"
     scores: tuple[TokenScore, ...] = ()
     error: str | None = None
+    read: KVRead | None = None
 
     def hear(self, event: TokenEvent) -> None:
         """Take one token."""
@@ -45,17 +48,27 @@ def run_interleaved(
     at_once: int,
 ) -> Iterator[Outcome]:
     """Rounds of `at_once` contexts through every arm; the arm that goes first alternates."""
+    for number, items in enumerate(rounds_of(workload.groups, at_once)):
+        yield from run_round(arms, number, items, workload.task, tokenizer)
+
+
+def rounds_of(groups: Sequence[Sequence[Item]], at_once: int) -> list[list[Item]]:
+    """Items that are served together, in order; groups: of items that ask the same context."""
+    return [
+        [item for group in groups[start : start + at_once] for item in group]
+        for start in range(0, len(groups), at_once)
+    ]
+
+
+def run_round(
+    arms: Mapping[str, Backend], number: int, items: Sequence[Item], task: Task, tokenizer: Any
+) -> Iterator[Outcome]:
+    """One round through every arm; number: of it, the arm that goes first alternates."""
     names = list(arms)
-    for number, round_items in enumerate(_rounds(workload.groups, at_once)):
-        for name in names if number % 2 == 0 else names[::-1]:
-            heard = drive(arms[name], [item.request for item in round_items])
-            for item in round_items:
-                yield _outcome(name, item, heard[item.request.uid], workload, tokenizer)
-
-
-def _rounds(groups: Sequence[Sequence[Item]], size: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(groups), size):
-        yield [item for group in groups[start : start + size] for item in group]
+    for name in names if number % 2 == 0 else names[::-1]:
+        heard = drive(arms[name], [item.request for item in items])
+        for item in items:
+            yield _outcome(name, item, heard[item.request.uid], task, tokenizer)
 
 
 def drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
@@ -63,6 +76,8 @@ def drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
 
     One that follows another starts when that has ended.
     """
+    # What it served before, driven by another, is of no request of ours.
+    backend.take_reads()
     started_s = perf_counter()
     heard = {request.uid: Heard(started_s) for request in requests}
     next_of = {one.follows: one.uid for one in requests if one.follows is not None}
@@ -76,10 +91,13 @@ def drive(backend: Backend, requests: Sequence[Request]) -> dict[str, Heard]:
             heard[uid].finish, heard[uid].error = "error", reason
         for uid, scores in backend.take_scores().items():
             heard[uid].scores = scores
+    # After the last token: nobody waits for these sums.
+    for uid, read in backend.take_reads().items():
+        heard[uid].read = read
     return heard
 
 
-def _outcome(arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: Any) -> Outcome:
+def _outcome(arm: str, item: Item, heard: Heard, task: Task, tokenizer: Any) -> Outcome:
     said = tokenizer.decode(heard.token_ids, skip_special_tokens=True)
     likelihood = _likelihood(heard.scores)
     answer = cut_at(said, item.source.stop_strings) if likelihood is None else str(likelihood)
@@ -88,7 +106,7 @@ def _outcome(arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: 
         task=item.source.task,
         arm=arm,
         answer=answer,
-        score=None if heard.error else workload.task.score(item.source, answer),
+        score=None if heard.error else task.score(item.source, answer),
         num_prompt_tokens=len(item.request.prompt_ids),
         num_output_tokens=len(heard.token_ids),
         started_s=heard.started_s,
@@ -97,7 +115,15 @@ def _outcome(arm: str, item: Item, heard: Heard, workload: Workload, tokenizer: 
         error=heard.error,
         likelihood=likelihood,
         question=item.source.question_number,
+        kv_read_share=_kv_read_share(heard),
     )
+
+
+def _kv_read_share(heard: Heard) -> float | None:
+    """None also of an answer that took no decode step, or broke off."""
+    if heard.read is None or heard.error is not None:
+        return None
+    return quotient(heard.read.pages, heard.read.dense_pages)
 
 
 def _likelihood(scores: Sequence[TokenScore]) -> Likelihood | None:

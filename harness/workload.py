@@ -1,5 +1,6 @@
 """A task's prompts as token ids, split where the protocol splits them."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -18,6 +19,11 @@ class Item:
 
     source: TaskRequest
     request: Request
+
+    @property
+    def prompt_sha256(self) -> str:
+        """SHA-256 of the text of the prompt."""
+        return hashlib.sha256((self.source.context + self.source.question).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

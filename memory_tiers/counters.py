@@ -1,7 +1,7 @@
 """What happened, counted on real tensors, apart for each phase of a request."""
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_args
 
 Phase = Literal["prefill", "question", "decode"]
@@ -45,6 +45,15 @@ class PhaseCounters:
     pairs_causal: int = 0
     bytes_moved: Counter[str] = field(default_factory=Counter)
     transfer_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def plus(self, other: "PhaseCounters") -> "PhaseCounters":
+        """What both have counted."""
+        seconds = defaultdict(float, self.transfer_s)
+        for pair, more in other.transfer_s.items():
+            seconds[pair] += more
+        names = [one.name for one in fields(self) if one.name != "transfer_s"]
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return PhaseCounters(**sums, transfer_s=seconds)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from backends.base import Backend, Request, TokenEvent, TokenScore
+from backends.base import Backend, KVRead, Request, TokenEvent, TokenScore
 from backends.batch import Batch
 from backends.context import Context
 from backends.finish import Finish
@@ -74,6 +74,7 @@ class TransformersBackend(Backend):
                 frozenset(one.slot for one in self.scheduler.running if one.paused),
             )
         decoding, pieces = self.scheduler.decoding, self.scheduler.pieces()
+        self.attention.reads.members = tuple(one.request.uid for one in decoding)
         logits_BV = self._forward(decoding, pieces)
         self._count(decoding, pieces)
         if recorder is not None:
@@ -98,6 +99,10 @@ class TransformersBackend(Backend):
     def take_scores(self) -> dict[str, tuple[TokenScore, ...]]:
         """See Backend."""
         return self._scores.take()
+
+    def take_reads(self) -> dict[str, KVRead]:
+        """See Backend."""
+        return self.attention.reads.take()
 
     def peak_bytes(self) -> dict[str, int]:
         """See Backend."""
@@ -216,6 +221,7 @@ class TransformersBackend(Backend):
         for running in [one for one in self.scheduler.running if one.slot in damaged]:
             self._failures[running.request.uid] = damaged[running.slot]
             self._scores.forget(running.request.uid)
+            self._end_reads(running)
             self.attention.release(running.slot)
             for uid in self.scheduler.retire(running):
                 self._failures[uid] = f"its context was lost: {damaged[running.slot]}"
@@ -223,6 +229,7 @@ class TransformersBackend(Backend):
 
     def _end(self, running: Running) -> None:
         """A request is through: its context is asked again, or all of it is forgotten."""
+        self._end_reads(running)
         coming = self.scheduler.next_on(running)
         if coming is None:
             self.attention.release(running.slot)
@@ -230,6 +237,10 @@ class TransformersBackend(Backend):
         else:
             self.counters.enter("question")
             self.attention.rewind(running.slot, coming.stored)
+
+    def _end_reads(self, running: Running) -> None:
+        request = running.request
+        self.attention.reads.end(request.uid, len(request.prompt_ids), len(running.answer))
 
 
 def _finish(request: Request, answer: list[int]) -> Finish | None:

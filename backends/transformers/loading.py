@@ -187,5 +187,6 @@ def _dtype(config: Any, dtype: str) -> torch.dtype:
 def _absent(path: str) -> str:
     return (
         f"model.path={path!r} is no folder with a readable config.json and no cached hub id; give "
-        "a folder, or set model.download=true to fetch a hub id"
+        "a folder, fetch one where there is a network (hf download ID --local-dir FOLDER), or set "
+        "model.download=true to fetch a hub id"
     )

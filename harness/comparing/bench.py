@@ -15,9 +15,10 @@ from harness.comparing.latency import taken
 from harness.comparing.launching import Launch, RunFailedError
 from harness.comparing.noise import Noise, NoiseRow
 from harness.comparing.options import Options
-from harness.comparing.rule import Floats, noise_of
+from harness.comparing.rule import noise_of
 from harness.comparing.sides import arm_of, cell_of
 from harness.comparing.worktrees import Tree
+from harness.exact_tests import Floats
 from harness.record import RunRecord
 from harness.stored.trials import Trial
 

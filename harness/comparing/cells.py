@@ -23,8 +23,9 @@ from harness.comparing.latency import (
 )
 from harness.comparing.noise import Noise
 from harness.comparing.options import Options
-from harness.comparing.rule import Floats, decide
+from harness.comparing.rule import decide
 from harness.comparing.sides import arm_of, by_time, cell_of, label_of, samples_of
+from harness.exact_tests import Floats
 from harness.record import Arm, RunRecord
 from harness.stored.trials import Trial
 
@@ -145,14 +146,7 @@ def _accuracy(cell: CellSides, options: Options) -> list[Finding]:
     reasons = asked_differently(base, candidate)
     if reasons:
         return [run_finding(cell.named, "not_comparable", "; ".join(reasons), metric="accuracy")]
-    return accuracy_findings(
-        cell.named,
-        base,
-        candidate,
-        alpha=options.alpha,
-        macro_margin=options.accuracy_margin,
-        task_margin=options.task_margin,
-    )
+    return accuracy_findings(cell.named, base, candidate, options.score_rule)
 
 
 def _counters(cell: CellSides, options: Options) -> list[Finding]:

@@ -73,6 +73,6 @@ def _differing(ours: object, theirs: object, key: str = "") -> Iterator[str]:
             yield f"{key}={ours} and {theirs}"
         return
     for name in sorted(ours.keys() | theirs.keys()):
-        if key or name not in ("results", "logger", "sweep"):
+        if key or name not in ("results", "logger", "sweep", "resume", "accuracy"):
             inner = f"{key}.{name}" if key else name
             yield from _differing(ours.get(name), theirs.get(name), inner)

@@ -6,7 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from harness.comparing.rule import Decision, Floats, Rule, confirmed, decide
+from harness.comparing.rule import Decision, Rule, confirmed, decide
+from harness.exact_tests import Floats
 
 Side = Literal["base", "candidate"]
 # One run of a side: what it took, by metric, float64 [..., M]; NaN where it has no value.

@@ -8,7 +8,8 @@ import numpy as np
 from harness.comparing.counters import Named
 from harness.comparing.finding import Finding
 from harness.comparing.interleaving import Judged
-from harness.comparing.rule import Decision, Floats, Rule, decide, rounds_needed, sign_flip_p
+from harness.comparing.rule import Decision, Rule, decide, rounds_needed, sign_flip_p
+from harness.exact_tests import Floats
 from harness.metric import Metric
 from harness.record import RunRecord
 

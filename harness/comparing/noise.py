@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import AwareDatetime, NonNegativeInt
 
-from harness.comparing.rule import Floats
+from harness.exact_tests import Floats
 from harness.record import RunRecord
 from harness.schema import Part
 from harness.tracking.lines import append, read

@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.comparing.rule import LEAST_ROUNDS, Rule
+from harness.paired_scores import ScoreRule
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULTS = ROOT / "conf" / "compare.yaml"
@@ -52,6 +53,13 @@ class Options(BaseModel):
             noise_factor=self.noise_factor,
             rounds=self.rounds,
             confirm=self.confirm,
+        )
+
+    @property
+    def score_rule(self) -> ScoreRule:
+        """The rule for scores."""
+        return ScoreRule(
+            alpha=self.alpha, margin=self.accuracy_margin, task_margin=self.task_margin
         )
 
     @property

@@ -5,19 +5,18 @@ the code that decides one. M: metrics, N: rounds; a NaN is a round without a val
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Floats = NDArray[np.float64]
+from harness.exact_tests import POWER, Floats, holm, sign_flips_p
+
 # Names of classes, of any shape.
 Classes = NDArray[np.str_]
 
 # A sign flip of fewer than this cannot fall below .05 on both sides.
 LEAST_ROUNDS = 6
-POWER = 0.8
 MOST_ROUNDS = 1000
 # Of identical rounds; a t of infinity would make a NaN of 0/0.
 TINY = 1e-12
@@ -105,15 +104,6 @@ def moments(logs_MN: Floats, n_M: NDArray[np.int64]) -> tuple[Floats, Floats]:
     return mean_M, np.sqrt(square_MN.sum(axis=-1) / np.maximum(n_M - 1, 1))
 
 
-def holm(p_M: Floats) -> Floats:
-    """Adjusted p along the last axis: below alpha are those that Holm's procedure rejects."""
-    order_M = np.argsort(p_M, axis=-1)
-    size = p_M.shape[-1]
-    sorted_M = np.take_along_axis(p_M, order_M, axis=-1) * np.arange(size, 0, -1)
-    adjusted_M = np.minimum(np.maximum.accumulate(sorted_M, axis=-1), 1)
-    return np.take_along_axis(adjusted_M, np.argsort(order_M, axis=-1), axis=-1)
-
-
 def confirmed(first: Decision, second: Decision) -> Decision:
     """The first decision, its regressions only suspicious where fresh rounds do not repeat them."""
     doubted_M = (first.class_M == "regression") & (second.class_M != "regression")
@@ -125,20 +115,6 @@ def sign_flip_p(logs_N: Floats, margin: float) -> float | None:
     """One-sided p of the same worsening without a normal distribution; None of too few."""
     known = logs_N[np.isfinite(logs_N)] - margin
     return None if known.size < LEAST_ROUNDS else sign_flips_p(known)
-
-
-def sign_flips_p(values_N: Floats) -> float:
-    """One-sided p of a mean above zero, where each value could as well have the other sign."""
-    tested: Any = stats.permutation_test(
-        (values_N,),
-        lambda values, axis: np.mean(values, axis=axis),
-        permutation_type="samples",
-        alternative="greater",
-        n_resamples=2**14,
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    )
-    return float(tested.pvalue)
 
 
 def rounds_needed(mean: float, sd: float, margin: float, part: float) -> int | None:

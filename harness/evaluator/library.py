@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from harness.evaluator.local_files import check_local_files
+
 # What `lm_eval.simple_evaluate` seeds by default, apart from `random`.
 OTHER_SEED = 1234
 ABSENT = "the package lm-eval is not installed; pip install 'kvloom[eval]'"
@@ -104,6 +106,8 @@ def load_tasks(
                 f"task.names={list(names)}: lm-eval has no {', '.join(unknown)}; "
                 "`kvloom-lm-eval ls tasks` lists them, task.include names a folder of your own"
             )
+        for entry in _entries(manager, names):
+            check_local_files(entry.name, entry.cfg or {})
         loaded: dict[str, Any] = manager.load(list(names))
     for task in loaded["tasks"].values():
         _settle_fewshot(task, num_fewshot)
@@ -198,6 +202,17 @@ def aggregated_groups(
             metric, _, kind = key.partition(",")
             found[group.name, metric, kind] = OfGroup(float(numbers[key]), size)
     return found
+
+
+def _entries(manager: Any, names: Sequence[str]) -> Iterator[Any]:
+    """What the manager knows of tasks by these names, and of those in a group."""
+    for name in manager.match_tasks(list(names)):
+        entry = manager.task_index[name]
+        yield entry
+        members = (entry.cfg or {}).get("task")
+        if isinstance(members, list):
+            known = [one for one in members if isinstance(one, str) and one in manager.task_index]
+            yield from _entries(manager, known)
 
 
 def _settle_fewshot(task: Any, num_fewshot: int | None) -> None:

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.paired_scores import ScoreChange
 from harness.record import RunRecord
 from harness.reporting.axes import axes_of, command_of, env_of, group_of, is_bound
 from harness.reporting.distributions import LATENCIES, Steps, latencies
 from harness.reporting.gather import Seen
-from harness.reporting.quantities import moved_of, readings_of, scores_of
+from harness.reporting.quantities import change_of, moved_of, readings_of, scores_of
 from harness.reporting.readings import Reading, over_trials
 from harness.stored.identity import SHORT
 
@@ -17,12 +18,16 @@ SIMULATED_BACKENDS = frozenset({"replay"})
 
 @dataclass(frozen=True, kw_only=True)
 class ArmShown:
-    """One arm of a cell over its trials; steps: by latency, the steps of its ECDF."""
+    """One arm of a cell over its trials; steps: by latency, the steps of its ECDF.
+
+    change: of its scores against the baseline's, in the last trial.
+    """
 
     readings: Mapping[str, Reading]
     tasks: Mapping[str, Reading] = field(default_factory=dict)
     moved: Mapping[str, Reading] = field(default_factory=dict)
     steps: Mapping[str, Steps] = field(default_factory=dict)
+    change: ScoreChange | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +133,7 @@ def _arm(name: str, trials: Sequence[Seen], *, simulated: bool) -> ArmShown:
             for latency in LATENCIES
             if (steps := latencies(latency, name, runs)) is not None
         },
+        change=change_of(records[-1], name) if records else None,
     )
 
 

@@ -13,6 +13,8 @@ AXES = (
     *("experiment", "algo", "budget", "fraction", "tier", "cache", "partition", "backend"),
     *("kernel", "model", "task", "length", "requests", "planned", "seed", "sparsity"),
 )
+# Of the change of scores against the baseline, beside its value and interval.
+VERDICT = ("num_worse", "num_better", "p", "margin", "verdict", "needed")
 # A text that starts so is a formula to a spreadsheet.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -54,11 +56,12 @@ def numbers_of(arm: ArmShown) -> dict[str, Any]:
     named = {key: arm.readings.get(key) for key in QUANTITIES}
     tasks = {f"score_{task}": one for task, one in arm.tasks.items()}
     moved = {f"moved_{pair.replace('->', '_to_')}": one for pair, one in arm.moved.items()}
-    return {
+    numbers = {
         column: value
         for name, one in (named | tasks | moved).items()
         for column, value in _columns(name, one).items()
     }
+    return numbers | {f"acc_{name}": getattr(arm.change, name, None) for name in VERDICT}
 
 
 def _columns(name: str, one: Reading | None) -> Mapping[str, Any]:

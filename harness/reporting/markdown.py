@@ -12,12 +12,13 @@ from harness.units import UNKNOWN, binary_bytes, digits, duration, percent, rati
 MOST_ROWS = 200
 FORMATS = {
     "score": percent,
+    "change": lambda value: f"{'+' * (value > 0)}{percent(value)}",
     "fraction": percent,
     "ratio": ratio,
     "ms": duration,
     "bytes": binary_bytes,
 }
-COLUMNS = ("acc", "tpot_ratio", "tpot", "kv", "hit", "hbm")
+COLUMNS = ("acc", "acc_change", "tpot_ratio", "tpot", "kv", "hit", "hbm")
 SPECIAL = str.maketrans(
     {char: f"\\{char}" for char in "\\`*_{}[]|#"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 )

@@ -5,10 +5,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.metric import Direction
+from harness.paired_scores import ScoreChange
 from harness.record import RunRecord
-from harness.reporting.readings import BY_DEFINITION, Reading, accuracy, reading
+from harness.reporting.readings import (
+    BY_DEFINITION,
+    Reading,
+    accuracy,
+    change_reading,
+    reading,
+)
 
-Kind = Literal["score", "ratio", "ms", "bytes", "fraction", "rate", "count"]
+Kind = Literal["score", "change", "ratio", "ms", "bytes", "fraction", "rate", "count"]
 MOVED, PER_STEP, PEAK = "kv_bytes_moved_", "_per_decode_step", "peak_mem_bytes_"
 
 
@@ -81,17 +88,40 @@ SHOWN: Mapping[str, Quantity] = {
     "index": Quantity(label="index peak", kind="bytes", direction="lower", name="index_bytes"),
 }
 ACCURACY = Quantity(label="accuracy", kind="score", direction="higher", name="macro")
+CHANGE = Quantity(
+    label="accuracy, change against dense",
+    kind="change",
+    direction="higher",
+    name="accuracy_changes",
+)
 MEMORY = Quantity(
     label="peak of KV in all tiers, index and tables", kind="bytes", direction="lower", name="peaks"
 )
-QUANTITIES: Mapping[str, Quantity] = {"acc": ACCURACY, **SHOWN, "memory": MEMORY}
+QUANTITIES: Mapping[str, Quantity] = {
+    "acc": ACCURACY,
+    "acc_change": CHANGE,
+    **SHOWN,
+    "memory": MEMORY,
+}
 
 
 def readings_of(record: RunRecord, name: str, *, simulated: bool) -> dict[str, Reading | None]:
     """Every quantity of one arm of one run, by key."""
     arm = record.arms[name]
     found = {key: _one(record, name, quantity, simulated) for key, quantity in SHOWN.items()}
-    return {"acc": accuracy(arm), **found, "memory": _memory(record, name)}
+    change = change_of(record, name)
+    return {
+        "acc": accuracy(arm),
+        "acc_change": None if change is None else change_reading(change),
+        **found,
+        "memory": _memory(record, name),
+    }
+
+
+def change_of(record: RunRecord, name: str) -> ScoreChange | None:
+    """What became of the scores of the baseline, as a mean over tasks."""
+    change = record.accuracy_changes.get(name)
+    return None if change is None else change.mean
 
 
 def moved_of(record: RunRecord, name: str, *, simulated: bool) -> dict[str, Reading | None]:

@@ -6,6 +6,7 @@ from statistics import median
 
 from harness.accuracy import wilson
 from harness.metric import Interval, Metric
+from harness.paired_scores import ScoreChange
 from harness.record import Arm, RunRecord
 
 SOURCES = {"client": "seen by the client", "accounting": "counted on real tensors"}
@@ -56,6 +57,16 @@ def accuracy(arm: Arm) -> Reading | None:
         return None
     how = "mean score" if len(scores) == 1 else f"mean over {len(scores)} tasks"
     return _within(macro, wilson(macro, num), num, f"{how}, {SOURCES['client']}")
+
+
+def change_reading(change: ScoreChange) -> Reading:
+    """A change of scores with its interval, and in words what it says."""
+    how = (
+        f"paired by request, {change.num_worse} worse, {change.num_better} better; "
+        f"{change.verdict.replace('_', '-')} at a margin of {change.margin:g} ({change.test}, "
+        f"p {change.p:.2g}); 95 % interval"
+    )
+    return Reading(value=change.change, lo=change.lower, hi=change.upper, n=change.n, how=how)
 
 
 def over_trials(readings: Sequence[Reading | None]) -> Reading | None:

@@ -74,7 +74,7 @@ def run_gc(options: argparse.Namespace, console: Console) -> int:
     removed = collect(options.root, keep=options.keep, idle_s=options.idle)
     _say(
         f"removed {removed.temporaries} broken writes, {removed.locks} locks that nobody held, "
-        f"{removed.trials} old trials",
+        f"{removed.trials} old trials, {removed.unfinished} unfinished runs of other code",
         console,
     )
     return OK

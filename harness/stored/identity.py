@@ -9,7 +9,7 @@ from harness.settings import Settings
 from harness.sources import measured_sha256, measuring_sha256
 
 # Settings that change nothing that is measured.
-EXCLUDED = ("results", "logger", "sweep", "tier.disk.path")
+EXCLUDED = ("results", "logger", "sweep", "resume", "accuracy", "tier.disk.path")
 # Of the hash, in names of folders.
 SHORT = 16
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import psutil
 
+from harness.sources import measured_sha256, measuring_sha256
 from harness.stored.files import TEMPORARY_PREFIX, temporary_name
 from harness.stored.index import Row, read_row
 from harness.stored.locks import LOCK, cell_lock
+from harness.stored.unfinished import outdated
 
 OURS = re.compile(re.escape(TEMPORARY_PREFIX) + r"(\d+)-[0-9a-f]{8}")
 # A writer on another machine is not among our processes, but it is at work.
@@ -25,6 +27,7 @@ class Removed:
     temporaries: int = 0
     locks: int = 0
     trials: int = 0
+    unfinished: int = 0
 
 
 def collect(root: Path, *, keep: int | None = None, idle_s: float = IDLE_S) -> Removed:
@@ -42,6 +45,9 @@ def collect(root: Path, *, keep: int | None = None, idle_s: float = IDLE_S) -> R
             if not is_ours:
                 continue
             removed.temporaries += _remove_temporaries(cell, idle_s)
+            for path in outdated(cell, [measured_sha256(), measuring_sha256()]):
+                path.unlink()
+                removed.unfinished += 1
             if keep is not None:
                 removed.trials += _remove_old(cell, keep)
             # While we hold it: who waits for it sees that it is gone, and makes another.

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from harness.record import RequestTimes, RunRecord, Sample
+from harness.record import Cell, RequestTimes, RunRecord, Sample
 from harness.schema import Part
 from harness.stored.files import write_folder
 from harness.stored.identity import SHORT
@@ -132,7 +132,12 @@ def cell_folder(root: Path, record: RunRecord) -> Path:
     """Where the trials of this record's cell are."""
     if record.cell is None:
         return root / UNNAMED / record.run.uid[:SHORT]
-    return root / _safe(record.cell.experiment) / record.cell.hash[:SHORT]
+    return folder_of(root, record.cell)
+
+
+def folder_of(root: Path, cell: Cell) -> Path:
+    """Where the trials of a cell are."""
+    return root / _safe(cell.experiment) / cell.hash[:SHORT]
 
 
 def trial_name(record: RunRecord) -> str:

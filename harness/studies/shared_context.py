@@ -13,14 +13,14 @@ from backends.transformers.engine import TransformersBackend
 from harness.accuracy import accuracy_by_task
 from harness.build import build_algorithm
 from harness.cell import DENSE, Prepared, prepare
-from harness.comparing.accuracy import flips, interval, loss_p, paired, scored
-from harness.comparing.rule import holm
+from harness.comparison import scored_pairs
 from harness.composing import composed
 from harness.environment import environment
+from harness.exact_tests import holm
 from harness.outcome import Outcome
+from harness.paired_scores import flips, interval, loss_p, mean_change
 from harness.preflight import preflight
 from harness.progress import progress
-from harness.recording import build_sample
 from harness.settings import AlgoSettings, Settings
 from harness.studies.base import Study
 from harness.studies.findings import keep_findings
@@ -109,26 +109,23 @@ class SharedContext(Study):
 
 def losses(outcomes: Mapping[str, Sequence[Outcome]]) -> list[dict[str, Any]]:
     """What each system lost against dense, by question."""
-    samples = {name: [build_sample(one, ()) for one in ones] for name, ones in outcomes.items()}
-    base, found = scored(samples[DENSE.name]), []
-    for name, ones in samples.items():
+    base = {one.uid: one for one in outcomes[DENSE.name]}
+    found = []
+    for name, ones in outcomes.items():
         if name == DENSE.name:
             continue
-        for task, pairs in paired(base, scored(ones)).by_task.items():
+        both = [(one, base[one.uid]) for one in ones if one.uid in base]
+        for task, pairs in scored_pairs(both).items():
             harmful, beneficial = flips(pairs)
             p, test = loss_p({task: pairs})
             low, high = interval({task: pairs})
             found.append(
                 {"system": name, "task": task, "n": len(pairs), "harmful": harmful}
-                | {"beneficial": beneficial, "change": _change(pairs), "interval": [low, high]}
-                | {"p": p, "test": test}
+                | {"beneficial": beneficial, "change": mean_change({task: pairs})}
+                | {"interval": [low, high], "p": p, "test": test}
             )
     adjusted = holm(np.array([one["p"] for one in found]))
     return [one | {"p": float(p)} for one, p in zip(found, adjusted, strict=True)]
-
-
-def _change(pairs: Sequence[tuple[float, float]]) -> float:
-    return sum(theirs - ours for ours, theirs in pairs) / len(pairs)
 
 
 def _outcomes(
@@ -155,9 +152,9 @@ def _scores(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def _samples(prepared: Prepared, outcomes: Mapping[str, Sequence[Outcome]]) -> list[dict[str, Any]]:
     """Every question through every system, with its answer."""
     references = {item.source.uid: item.source.references for item in prepared.workload.items}
-    keys = {"uid", "task", "arm", "question", "answer", "references", "score"}
+    kept = ("uid", "task", "arm", "question", "answer", "score")
     return [
-        build_sample(one, references[one.uid]).model_dump(mode="json", include=keys)
+        {key: getattr(one, key) for key in kept} | {"references": list(references[one.uid])}
         for ones in outcomes.values()
         for one in ones
     ]

@@ -31,13 +31,18 @@ def chained(asked: Sequence[TaskRequest]) -> list[TaskRequest]:
         chain.append(
             replace(
                 request,
-                uid=f"{request.uid}-question-{number}",
+                uid=request.uid + _suffix(number),
                 task=f"{request.task}_question_{number}",
                 follows=chain[-1].uid if chain else None,
                 question_number=number,
             )
         )
     return chain
+
+
+def context_of(uid: str, question: int) -> str:
+    """The name that all requests on a context share; question: the number of this one."""
+    return uid.removesuffix(_suffix(question))
 
 
 def chains(requests: Iterable[TaskRequest]) -> Iterator[list[TaskRequest]]:
@@ -51,3 +56,7 @@ def chains(requests: Iterable[TaskRequest]) -> Iterator[list[TaskRequest]]:
         chain.append(request)
     if chain:
         yield chain
+
+
+def _suffix(question: int) -> str:
+    return f"-question-{question}"

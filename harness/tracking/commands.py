@@ -94,14 +94,7 @@ def held_to_baseline(trial: Trial, options: Options) -> tuple[list[Finding], str
     asked = asked_differently(base, candidate)
     if asked:
         return [run_finding(named, "not_comparable", "; ".join(asked))], baseline.label
-    accuracy = accuracy_findings(
-        named,
-        base,
-        candidate,
-        alpha=options.alpha,
-        macro_margin=options.accuracy_margin,
-        task_margin=options.task_margin,
-    )
+    accuracy = accuracy_findings(named, base, candidate, options.score_rule)
     counters = counter_findings(
         named, [baseline.counted()], [counters_of(arm)], options.counter_tolerance
     )

@@ -4,20 +4,17 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from scipy import stats
 
 from harness.comparing.accuracy import (
     Scored,
     accuracy_findings,
     asked_differently,
     digest,
-    flip_p,
-    interval,
-    loss_p,
     scored,
 )
 from harness.comparing.counters import Named
 from harness.comparing.finding import Finding
+from harness.paired_scores import ScoreRule
 from tests.comparing.made import record
 
 NAMED = Named("cell", "label")
@@ -40,9 +37,7 @@ def compared(
         NAMED,
         side(base, tasks=tasks),
         side(candidate, tasks=tasks),
-        alpha=0.05,
-        macro_margin=margin,
-        task_margin=margin,
+        ScoreRule(alpha=0.05, margin=margin, task_margin=margin),
     )
 
 
@@ -85,46 +80,6 @@ def test_a_loss_too_small_to_matter_is_no_regression() -> None:
     assert finding.p is not None
     assert finding.p < 1e-6
     assert finding.found == "non_inferior"
-
-
-def test_the_test_of_right_and_wrong_is_mcnemars() -> None:
-    pairs = [(1.0, 0.0)] * 9 + [(0.0, 1.0)] * 2 + [(1.0, 1.0)] * 30
-    expected = stats.binomtest(9, 11, 0.5, alternative="greater").pvalue
-    assert loss_p({"t": pairs}) == (pytest.approx(expected), "McNemar, exact")
-
-
-def test_scores_in_between_are_flipped_by_request_or_by_task() -> None:
-    few = {f"t{number}": [(0.5, 0.25)] * 4 for number in range(5)}
-    many = {f"t{number}": [(0.5, 0.25)] * 4 for number in range(6)}
-    assert loss_p(few)[1] == "sign flip, by request"
-    p, name = loss_p(many)
-    assert (p, name) == (pytest.approx(1 / 2**6), "sign flip, by task")
-
-
-def test_a_sign_flip_of_no_change_shows_nothing() -> None:
-    assert flip_p([0.0, 0.0]) == 1.0
-    assert flip_p([0.1, -0.1, 0.1, -0.1]) > 0.5
-
-
-@pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("num", [1, 2, 10])
-def test_an_interval_is_never_of_zero_width(score: float, num: int) -> None:
-    low, high = interval({"t": [(score, score)] * num})
-    assert low < 0 < high
-
-
-def test_an_interval_holds_the_truth_nineteen_times_in_twenty() -> None:
-    rng, held, num = random.Random(3), 0, 400
-    for _ in range(num):
-        pairs = []
-        for _ in range(60):
-            base = rng.random() < 0.8
-            kept = rng.random() < 0.85
-            pairs.append((float(base), float(base if kept else not base)))
-        # Of 80 % right, 15 % turn wrong; of 20 % wrong, 15 % turn right.
-        low, high = interval({"t": pairs})
-        held += low <= 0.15 * (0.2 - 0.8) <= high
-    assert held / num >= 0.93
 
 
 def test_no_loss_is_seldom_called_one() -> None:

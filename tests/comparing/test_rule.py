@@ -13,11 +13,11 @@ from harness.comparing.rule import (
     Decision,
     Rule,
     decide,
-    holm,
     noise_of,
     rounds_needed,
     sign_flip_p,
 )
+from harness.exact_tests import holm
 
 SHIPPED = parse([]).rule
 FLOOR = float(np.log1p(SHIPPED.floor))

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.environment import Cpu, Environment, Measurement
 from harness.outcome import ArmResult, Outcome
+from harness.paired_scores import ScoreRule
 from harness.record import BackendInfo, Budget, Cell, ModelInfo, System
 from harness.recording import RunFacts
 from memory_tiers.counters import Counters, PhaseCounters
@@ -168,6 +169,7 @@ def facts(**changes: Any) -> RunFacts:
             affinity=(0, 1),
             omp_wait_policy="PASSIVE",
         ),
+        score_rule=ScoreRule(alpha=0.05, margin=0.01, task_margin=0.02),
         references={"r0": ("4711",)},
         cell=cell(),
     )

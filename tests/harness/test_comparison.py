@@ -85,3 +85,14 @@ def test_score_differences_are_paired_and_keep_their_sign() -> None:
     assert metrics["score_difference_niah_single_1"].value == pytest.approx(-0.5)
     assert metrics["score_difference_vt"].value == pytest.approx(0.25)
     assert metrics["macro_score_difference"].value == pytest.approx(-0.125)
+
+
+def test_score_differences_have_the_interval_of_pairs() -> None:
+    ours = tuple(faster(f"r{index}", by=2, score=float(index > 2)) for index in range(20))
+    metrics = compare_to_dense(
+        quest_arm(outcomes=ours), dense_arm(outcomes=tuple(outcome(f"r{n}") for n in range(20)))
+    )
+    for name in ("score_difference_niah_single_1", "macro_score_difference"):
+        ci = metrics[name].ci
+        assert ci is not None
+        assert -0.4 < ci.lo < -0.15 < ci.hi < 0.05

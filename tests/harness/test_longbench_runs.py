@@ -37,6 +37,10 @@ def test_all_tasks_run_end_to_end(tmp_path):
     [
         (("task=longbench", "task.path=conf"), ("task.path=conf has no narrativeqa.jsonl,",
                                                 "hf download THUDM/LongBench data.zip")),
+        (("task=longbench_e", "task.path=conf"), ("task.path=conf has no qasper_e.jsonl,",
+                                                  "hf download THUDM/LongBench data.zip")),
+        (("task=longbench_e", "task.tasks=[lcc_e]"), ("no data of lcc_e in the hub's cache",
+                                                      "task.path=FOLDER", "hf download")),
         (("task=longbench", "task.tasks=[lcc]"), ("no data of lcc in the hub's cache",
                                                   "task.path=FOLDER", "hf download")),
         ((*LOCAL, "task.length=32700"), ("task.length=32700", "lower it to 32256")),

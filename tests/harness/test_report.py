@@ -104,6 +104,17 @@ def test_an_ecdf_keeps_its_ends_and_its_number() -> None:
     assert len(many.values) == MOST_STEPS
 
 
+def test_the_change_of_accuracy_stands_in_the_csv_with_its_verdict() -> None:
+    lost = tuple(faster(f"r{n}", by=2, score=float(n > 0)) for n in range(4))
+    cells = cells_of([seen(arms=(dense_arm(), quest_arm(outcomes=lost)))])
+    base, row = csv.DictReader(StringIO(csv_text(cells)))
+    assert (row["acc_change"], row["acc_num_worse"], row["acc_num_better"]) == ("-0.25", "1", "0")
+    assert float(row["acc_change_low"]) < -0.25 < float(row["acc_change_high"])
+    assert (row["acc_verdict"], row["acc_margin"]) == ("inconclusive", "0.01")
+    assert "1 worse, 0 better; inconclusive" in row["acc_change_how"]
+    assert base["acc_change"] == base["acc_verdict"] == ""
+
+
 def test_no_point_off_the_front_is_better_than_one_on_it() -> None:
     cells = cells_of(sweep(60))
     points = [point for point in points_of(cells, "tpot_ratio") if not point.is_bound]

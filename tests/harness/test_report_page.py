@@ -159,11 +159,11 @@ def test_the_table_filters_sorts_and_leaves(tab: Tab, tmp_path: Path) -> None:
     names = tab.evaluate(cells % 0)
     assert names
     assert all(name.startswith("quest") for name in names)
-    before = [float(text.rstrip("\u00d7")) for text in tab.evaluate(cells % 6)]
-    tab.evaluate("document.querySelectorAll('.cells thead button')[6].click()")
-    ratios = [float(text.rstrip("\u00d7")) for text in tab.evaluate(cells % 6)]
+    before = [float(text.rstrip("\u00d7")) for text in tab.evaluate(cells % 7)]
+    tab.evaluate("document.querySelectorAll('.cells thead button')[7].click()")
+    ratios = [float(text.rstrip("\u00d7")) for text in tab.evaluate(cells % 7)]
     assert ratios == sorted(before) != before
-    assert tab.evaluate("document.querySelectorAll('.cells th')[6].ariaSort") == "ascending"
+    assert tab.evaluate("document.querySelectorAll('.cells th')[7].ariaSort") == "ascending"
     link = "(() => { const a = document.querySelector('#table a');"
     link += " a.addEventListener('click', (event) => event.preventDefault()); a.click();"
     link += " return decodeURIComponent(a.href); })()"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from harness.recording import build_record, build_requests
+from harness.sources import measured_sha256, measuring_sha256
 from harness.stored.command import main
 from harness.stored.files import TEMPORARY_PREFIX, temporary_name
 from harness.stored.index import INDEX, read_index, rebuild
@@ -20,6 +21,7 @@ from harness.stored.leftovers import collect
 from harness.stored.locks import LOCK, cell_lock
 from harness.stored.quarantine import QUARANTINE, REASON
 from harness.stored.trials import RECORD, trials, write_trial
+from harness.stored.unfinished import unfinished_name
 from tests.harness.facts import cell, facts
 from tests.harness.test_store import DAMAGE
 
@@ -142,6 +144,17 @@ def test_what_dead_writers_left_is_removed_and_what_is_alive_is_not(tmp_path: Pa
         os.utime(inner, (1, 1))
     assert collect(tmp_path, idle_s=0).temporaries == 1
     assert [trial.folder for trial in trials(tmp_path)] == [folder]
+
+
+def test_what_an_unfinished_run_measured_stays_while_the_code_is_the_same(tmp_path: Path) -> None:
+    folder = written(tmp_path).parent
+    ours, theirs, broken = (folder / unfinished_name(number) for number in (None, 1, 2))
+    ours.write_text(json.dumps({"code": [measured_sha256(), measuring_sha256()]}) + "\nmore\n")
+    theirs.write_text(json.dumps({"code": ["other", measuring_sha256()]}) + "\n")
+    broken.write_text("{")
+    assert collect(tmp_path).unfinished == 2
+    assert (ours.exists(), theirs.exists(), broken.exists()) == (True, False, False)
+    assert len(trials(tmp_path)) == 1
 
 
 def test_a_cell_at_work_is_not_touched(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from harness.outcome import Outcome
 from harness.record import RunError, RunRecord
 from harness.recording import build_record
 from harness.table import render
@@ -34,7 +35,8 @@ def line_of(text: str, label: str) -> str:
 @pytest.mark.parametrize(
     "line",
     [
-        "niah_single_1 n=4 1.00 [0.51, 1.00] 1.00 [0.51, 1.00] +0.00",
+        "niah_single_1 n=4 1.00 [0.51, 1.00] 1.00 [0.51, 1.00] +0.00 [-0.49, 0.49]",
+        "worse / better 0 / 0",
         "TTFT 100 ms 50.0 ms 0.50x [0.50, 0.50]",
         "prefill density - 25.0 %",
         "TPOT 20.0 ms 10.0 ms 0.50x [0.50, 0.50]",
@@ -64,6 +66,31 @@ def test_every_number_is_in_its_line(line: str) -> None:
 def test_the_title_names_model_length_and_tiers() -> None:
     title = rendered(build_record(facts())).splitlines()[0]
     assert title == "quest vs dense | bundled | ruler, 4,096 tokens | hbm+cpu"
+
+
+def scored(task: str, *, lost: int) -> tuple[list[Outcome], list[Outcome]]:
+    """Forty answers that dense has right, and Quest but for some."""
+    uids = [f"{task}-{number}" for number in range(40)]
+    dense = [outcome(uid, task=task) for uid in uids]
+    return dense, [
+        faster(uid, by=2, task=task, score=float(number >= lost)) for number, uid in enumerate(uids)
+    ]
+
+
+def test_the_footer_names_what_was_lost_and_what_is_left_open() -> None:
+    (dense, ours), (more_dense, more) = scored("vt", lost=20), scored("qa_1", lost=1)
+    arms = (
+        dense_arm(outcomes=(*dense, *more_dense)),
+        quest_arm(outcomes=(*ours, *more)),
+    )
+    text = rendered(build_record(facts(arms=arms)), width=200)
+    assert line_of(text, "worse / better") == "worse / better 21 / 0"
+    assert line_of(text, "verdict") == "verdict regression"
+    assert "regression: quest, vt -0.50, 20 worse, 0 better, p" in text
+    assert "qa_1 -0.03," not in text
+    assert line_of(rendered(build_record(facts())), "verdict") == "verdict inconclusive"
+    open_text = " ".join(rendered(build_record(facts())).split())
+    assert "inconclusive: quest was scored on 4 requests, about 16,000 would tell" in open_text
 
 
 def test_the_footer_says_how_it_was_measured() -> None:

@@ -28,6 +28,7 @@ const percent = (value) => `${(100 * value).toFixed(1).replace(/\.0$/, "")} %`;
 
 const FORMATS = {
   score: percent,
+  change: (value) => `${value > 0 ? "+" : ""}${percent(value)}`,
   fraction: percent,
   ratio: (value) => `${ratio(value)}×`,
   ms: milliseconds,

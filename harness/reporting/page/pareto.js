@@ -12,7 +12,7 @@ const frontOf = (points, key) => {
 
 const pointLines = (one) => [
   one.full + (one.cell.simulated ? " (simulated)" : ""),
-  ...["acc", "tpot_ratio", "tpot", "kv", "hbm"].filter((key) => one.readings[key]).map((key) => readingText(key, one.readings[key])),
+  ...["acc", "acc_change", "tpot_ratio", "tpot", "kv", "hbm"].filter((key) => one.readings[key]).map((key) => readingText(key, one.readings[key])),
   ...(one.merged > 1 ? [] : [plural(one.cell.trials.length, "trial")]),
 ];
 

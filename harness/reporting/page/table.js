@@ -4,7 +4,7 @@ const COLUMNS = [
   ["algorithm", (row) => (row.arm ? (row.isBaseline ? `${row.arm} (baseline)` : algoLabel(row)) : row.cell.what.algo)],
   ["tier", (row) => row.cell.what.tier], ["cache", (row) => row.cell.what.cache], ["task", (row) => row.cell.what.task],
   ["length", (row) => row.cell.what.length, whole],
-  ["accuracy", (row) => value(row, "acc"), null, "acc"], ["TPOT ratio", (row) => value(row, "tpot_ratio"), null, "tpot_ratio"],
+  ["accuracy", (row) => value(row, "acc"), null, "acc"], ["to dense", (row) => value(row, "acc_change"), null, "acc_change"], ["TPOT ratio", (row) => value(row, "tpot_ratio"), null, "tpot_ratio"],
   ["TPOT", (row) => value(row, "tpot"), null, "tpot"], ["TTFT ratio", (row) => value(row, "ttft_ratio"), null, "ttft_ratio"],
   ["KV/step", (row) => value(row, "kv"), null, "kv"], ["hit rate", (row) => value(row, "hit"), null, "hit"], ["HBM peak", (row) => value(row, "hbm"), null, "hbm"],
   ["trials", (row) => row.cell.trials.length, whole], ["status", (row) => statusOf(row.cell)], ["experiment", (row) => row.cell.what.experiment],
