@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -49,13 +50,16 @@ FIXED_STRINGS = (
 )
 
 
-def export(model: Twin, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write weights (float32), config and tokenizer, then the checksums of all of them."""
+def export(
+    model: Twin, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write weights in `dtype`, config and tokenizer, then the checksums of all of them."""
     exported = Qwen3ForCausalLM(_qwen3_config(model.config))
     weights = {f"model.{name}": weight for name, weight in model.state_dict().items()}
     missing, unexpected = exported.load_state_dict(weights, strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], []), (missing, unexpected)
     exported.tie_weights()
+    nn.Module.to(exported, dtype)
     exported.save_pretrained(folder)
     _wrapped(tokenizer).save_pretrained(folder)
     # Readers before transformers 5 look for the base at the top level and would fall back to 1e4.
@@ -67,7 +71,7 @@ def export(model: Twin, tokenizer: Tokenizer, folder: Path) -> None:
 
 def read_folder(folder: Path) -> tuple[Twin, Tokenizer]:
     """The twin of an exported model, and its tokenizer."""
-    exported = Qwen3ForCausalLM.from_pretrained(folder, local_files_only=True)
+    exported = Qwen3ForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     model = Twin(_twin_config(exported.config))
     weights = exported.model.state_dict()
     model.load_state_dict(dict(weights))
@@ -81,7 +85,7 @@ def parity(model: Twin, language: Language, folder: Path, num_tokens: int = 512)
     sample = draw_sample(source, "multikey/pool", num_tokens, random.Random(5))
     ids_BT = torch.tensor([sample.ids])
     positions_BT = torch.arange(ids_BT.shape[1])[None]
-    exported = Qwen3ForCausalLM.from_pretrained(folder, local_files_only=True)
+    exported = Qwen3ForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     expected_BTV = model.logits(model(ids_BT, positions_BT))
     difference_BTV = exported(ids_BT).logits - expected_BTV
     return float(difference_BTV.abs().max())

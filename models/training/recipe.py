@@ -60,6 +60,7 @@ def run_recipe(
     model: Twin | None = None,
     *,
     compiled: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
     """Train every stage that has no checkpoint yet, export the last one; the exported folder.
 
@@ -87,7 +88,7 @@ def run_recipe(
     assert model is not None, "a schedule has at least one stage"
     folder = out / "model"
     language = ground.language(schedule[-1].vocabulary)
-    export(model, language.tokenizer, folder)
+    export(model, language.tokenizer, folder, dtype)
     report({"exported": str(folder), "logit_difference": parity(model, language, folder)})
     return folder
 
@@ -191,7 +192,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             log.write(line + "\n")
             log.flush()
 
-        run_recipe(ground, schedule, options.out, report, model, compiled=options.compile)
+        run_recipe(
+            ground,
+            schedule,
+            options.out,
+            report,
+            model,
+            compiled=options.compile,
+            dtype=getattr(torch, options.dtype),
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -208,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--schedule", type=Path, default=DEFAULT_SCHEDULE, help="stages to run")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the tokens to train on")
     parser.add_argument("--stages", type=int, help="stop after this many stages")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--compile", action="store_true", help="torch.compile, a minute a length")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
