@@ -13,7 +13,8 @@ from backends.context import Context
 from backends.finish import Finish
 from backends.paged_attention import PagedAttention
 from backends.scheduler import Piece, Running, Schedule, Scheduler
-from backends.transformers.plug import Chunk, Step, plug_in
+from backends.step import Chunk, Step
+from backends.transformers.plug import plug_in
 from backends.transformers.sampling import draws_for, next_tokens
 from backends.transformers.scoring import PromptScores, scoring_rows
 from memory_tiers.counters import Counters
