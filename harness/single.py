@@ -8,10 +8,11 @@ from typing import Any
 from rich.console import Console
 
 from harness.build import build
-from harness.cell import Prepared, prepare, run_cell
+from harness.cell import prepare, run_cell
 from harness.exits import FAILED, INTERRUPTED, NOTHING, OK, complain
 from harness.fidelity_picture import pictures
 from harness.loggers.send import tell
+from harness.prepared import Prepared
 from harness.record import RunRecord
 from harness.settings import Settings
 from harness.stored.files import check_writable

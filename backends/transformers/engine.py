@@ -110,6 +110,15 @@ class TransformersBackend(Backend):
         peaks["page_tables"] = sum(sum(parts.values()) for parts in tables.values())
         return peaks
 
+    def facts(self) -> dict[str, Any]:
+        """See Backend."""
+        memory = self.attention.memory
+        return {
+            "tiers": {tier.name: tier.facts for tier in memory.tiers},
+            "page_tables": memory.peak_tables,
+            "preempted": self.scheduler.num_preempted,
+        }
+
     def reset_counters(self) -> None:
         """See Backend."""
         self.attention.memory.counters = Counters()
