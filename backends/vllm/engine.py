@@ -47,15 +47,16 @@ class VllmBackend(Backend):
         """
         # An engine in a process of its own would keep its counters to itself.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        self._engine = LLMEngine.from_engine_args(_arguments(settings, composed))
+        self.engine = LLMEngine.from_engine_args(_arguments(settings, composed))
         self._settings, self._is_composed = settings, composed is not None
         self._requests: dict[str, Request] = {}
         self._answers: dict[str, list[int]] = {}
         self._dense_counters = Counters()
-        self._num_preempted = self._peak_blocks = 0
+        self._preempted: dict[str, int] = {}
+        self._peak_blocks = 0
         self._check_activation()
         if self._is_composed:
-            self._engine.collective_rpc("kvloom_bind")
+            self.engine.collective_rpc("kvloom_bind")
 
     @property
     def counters(self) -> Counters:  # type: ignore[override]
@@ -66,13 +67,13 @@ class VllmBackend(Backend):
     @property
     def runtime(self) -> Runtime | None:
         """Our part of the engine; None in vLLM alone, and before the first step."""
-        found: Runtime | None = self._engine.collective_rpc("kvloom_runtime")[0]
+        found: Runtime | None = self.engine.collective_rpc("kvloom_runtime")[0]
         return found
 
     @property
     def activation(self) -> Activation:
         """What each layer runs, read back from the engine."""
-        seen: Activation = self._engine.collective_rpc("kvloom_activation")[0]
+        seen: Activation = self.engine.collective_rpc("kvloom_activation")[0]
         return seen
 
     @property
@@ -86,15 +87,11 @@ class VllmBackend(Backend):
             if request.scored_ids:
                 raise ValueError("backend=vllm scores no given tokens; use backend=transformers")
             self._requests[request.uid], self._answers[request.uid] = request, []
-            prompt = {"prompt_token_ids": list(request.prompt_ids)}
-            if self._settings.prefix_caching:
-                # What a question's rows have stored is no context that was computed densely.
-                prompt["cache_salt"] = f"context of {request.num_context}"  # type: ignore[assignment]
-            self._engine.add_request(request.uid, prompt, _sampling(request))
+            self.engine.add_request(request.uid, self._prompt(request), _sampling(request))
 
     def step(self) -> list[TokenEvent]:
         """See Backend."""
-        outputs = self._engine.step()
+        outputs = self.engine.step()
         now, events = perf_counter(), []
         for output in outputs:
             if output.request_id not in self._requests:
@@ -125,17 +122,18 @@ class VllmBackend(Backend):
 
     def facts(self) -> dict[str, Any]:
         """See Backend."""
-        cache, activation = self._engine.vllm_config.cache_config, self.activation
+        cache, activation = self.engine.vllm_config.cache_config, self.activation
         return {
             "tiers": {},
             "page_tables": {},
-            "preempted": self._num_preempted,
+            "preempted": sum(self._preempted.values()),
             "block_tokens": cache.block_size,
             "num_blocks": cache.num_gpu_blocks,
             "prefix_caching": bool(cache.enable_prefix_caching),
             "implementations": activation.implementations,
-            "rows_chosen": sum(activation.chosen.values()),
-            "rows_dense": sum(activation.dense.values()),
+            # Of vLLM alone, rows are not seen.
+            "rows_chosen": sum(activation.chosen.values()) if self._is_composed else None,
+            "rows_dense": sum(activation.dense.values()) if self._is_composed else None,
         }
 
     def reset_counters(self) -> None:
@@ -145,6 +143,13 @@ class VllmBackend(Backend):
             runtime.memory.counters = Counters()
             runtime.num_rows.clear()
 
+    def _prompt(self, request: Request) -> dict[str, Any]:
+        prompt: dict[str, Any] = {"prompt_token_ids": list(request.prompt_ids)}
+        if self._is_composed and request.num_context < len(request.prompt_ids):
+            # What the rows of a question have stored is not what dense rows would have.
+            prompt["cache_salt"] = f"question after {request.num_context} tokens"
+        return prompt
+
     def _hear(self, uid: str, token: int, now: float) -> TokenEvent:
         request, answer = self._requests[uid], self._answers[uid]
         answer.append(token)
@@ -152,19 +157,22 @@ class VllmBackend(Backend):
         if finish is not None:
             del self._requests[uid], self._answers[uid]
             if finish == "stop":
-                self._engine.abort_request([uid])
+                self.engine.abort_request([uid])
         return TokenEvent(uid, token, now, finish)
 
     def _look(self) -> None:
         """Note what the scheduler, which is in this process, has done."""
-        scheduler = self._engine.engine_core.engine_core.scheduler
+        scheduler = self.engine.engine_core.engine_core.scheduler
+        for one in scheduler.requests.values():
+            if one.num_preemptions:
+                self._preempted[one.request_id] = one.num_preemptions
         pool = scheduler.kv_cache_manager.block_pool
         used = pool.num_gpu_blocks - pool.get_num_free_blocks() - 1
         self._peak_blocks = max(self._peak_blocks, used)
 
     @property
     def _block_bytes(self) -> int:
-        layers = self._engine.vllm_config.compilation_config.static_forward_context.values()
+        layers = self.engine.vllm_config.compilation_config.static_forward_context.values()
         return sum(one.kv_cache[:1].nbytes for one in layers)
 
     def _check_activation(self) -> None:
