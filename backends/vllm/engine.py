@@ -53,6 +53,7 @@ class VllmBackend(Backend):
         self._answers: dict[str, list[int]] = {}
         self._dense_counters = Counters()
         self._preempted: dict[str, int] = {}
+        self._cached: dict[str, int] = {}
         self._peak_blocks = 0
         self._check_activation()
         if self._is_composed:
@@ -96,6 +97,7 @@ class VllmBackend(Backend):
         for output in outputs:
             if output.request_id not in self._requests:
                 continue
+            self._cached[output.request_id] = output.num_cached_tokens or 0
             for token in output.outputs[0].token_ids:
                 events.append(self._hear(output.request_id, token, now))
                 if events[-1].finish is not None:
@@ -127,6 +129,7 @@ class VllmBackend(Backend):
             "tiers": {},
             "page_tables": {},
             "preempted": sum(self._preempted.values()),
+            "prompt_tokens_cached": sum(self._cached.values()),
             "block_tokens": cache.block_size,
             "num_blocks": cache.num_gpu_blocks,
             "prefix_caching": bool(cache.enable_prefix_caching),

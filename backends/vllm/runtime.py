@@ -75,12 +75,13 @@ class Runtime:
     ) -> None:
         """Take hold of the layers' pools."""
         self.composition = composition
+        self.layout = layout
         self.num_rows: Counter[tuple[int, bool]] = Counter()
         max_tokens = -(-limits.max_tokens // layout.block_tokens) * layout.block_tokens
         table = PageTable(geometry, limits.num_sequences, max_tokens, layered=False)
-        self._tier = BlockTier(pools, geometry)
+        self.tier = BlockTier(pools, geometry)
         self._frames = BlockFrames(layout, table)
-        level = Level(self._tier, self._frames, None)
+        level = Level(self.tier, self._frames, None)
         self.memory = CacheManager(geometry, table, (level,), None, Counters())
         self.summaries = self._summaries(layout, table, len(pools))
         algorithm = composition.algorithm
@@ -114,7 +115,7 @@ class Runtime:
 
     def enter(self, layer: int, rows: Rows) -> None:
         """Serve this layer from now on."""
-        self._tier.enter(layer)
+        self.tier.enter(layer)
         if self.summaries is not None:
             self.summaries.enter(layer)
         chosen = rows.num_chosen if self.attention.acts_on(layer) else 0
@@ -129,7 +130,7 @@ class Runtime:
         geometry = table.geometry
         spec = retrieve.summary_spec(geometry.head_dim, geometry.dtype)
         frames_per_block = layout.pages_per_block * layout.num_kv_heads
-        num_blocks = self._tier.num_frames // frames_per_block
+        num_blocks = self.tier.num_frames // frames_per_block
         return BlockSummaries(spec, layout, table, num_blocks, num_layers)
 
     def _index(self, kernel: AttentionKernel) -> Index | None:

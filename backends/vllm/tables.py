@@ -125,6 +125,10 @@ class BlockSummaries(SummaryStore):
         """Be the summaries of this layer from now on."""
         self._pools = self._layers[layer]
 
+    def pool(self, name: str) -> Tensor:
+        """One summary of all blocks on this layer, [num_segments, segment, ...]."""
+        return self._pools[name]
+
     def assign(self, blocks_BW: Tensor) -> None:
         """The first sequences of the batch have these blocks, int32 [B, W]."""
         segments_BKN = self._layout.segments(blocks_BW)

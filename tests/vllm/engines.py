@@ -1,7 +1,7 @@
 """Engines of vLLM over the bundled model, and what they say; skips where there is no vLLM."""
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +38,12 @@ class Said(NamedTuple):
     log_probabilities: list[float]
 
 
+@cache
 def engine_of(*overrides: str, num_blocks: int = 200, **changes: Any) -> VllmBackend:
-    """An engine; overrides: of the composition, none for vLLM as it comes."""
+    """An engine; overrides: of the composition, none for vLLM as it comes.
+
+    All of them are kept: vLLM takes down what engines of a process share with the first that goes.
+    """
     settings = {
         "path": MODEL,
         "dtype": "float32",

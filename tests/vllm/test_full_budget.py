@@ -12,9 +12,18 @@ from tests.vllm.engines import (
     scored,
 )
 
-# Those that the preflight lets through, see test_refusals.
-SERVED = ("quest", "arkvale", "double_sparsity", "loki", "oracle_topk", "oracle_topp", "random",
-          "seerattention_r", "tidaldecode")  # fmt: skip
+# Those that the preflight lets through, see test_refusals, and what else makes them read it all.
+SERVED = {
+    "quest": (),
+    "arkvale": (),
+    "double_sparsity": (),
+    "loki": (),
+    "oracle_topk": (),
+    "oracle_topp": ("algo.retrieve.mass=1",),
+    "random": (),
+    "seerattention_r": (),
+    "tidaldecode": (),
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +34,7 @@ def dense():
 @pytest.mark.parametrize("name", SERVED)
 def test_a_full_budget_is_vllms_dense_attention(name, dense):
     assert name in options("algo")
-    full = engine_of(f"algo={name}", f"algo.retrieve.budget_tokens={FULL}")
+    full = engine_of(f"algo={name}", f"algo.retrieve.budget_tokens={FULL}", *SERVED[name])
     for prompt in (*ruler_prompts(1024, 2), random_prompt(700, seed=1), random_prompt(5, seed=2)):
         question = min(40, len(prompt) // 2)
         forget_prefixes(dense)
