@@ -22,6 +22,7 @@ SERVED = {
     "oracle_topp": ("algo.retrieve.mass=1",),
     "random": (),
     "seerattention_r": (),
+    "shadowkv": (),
     "tidaldecode": (),
 }
 
