@@ -4,6 +4,7 @@ One class stands in for vLLM's for every engine of a process; which of them is c
 engine's own `additional_config`. An engine without a composition gets vLLM's classes, untouched.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from itertools import pairwise
@@ -192,6 +193,9 @@ def plan_for(
         page_tokens=composition.page_tokens,
         dtype=spec.dtype,
         device=device,
+    )
+    logging.getLogger("vllm.kvloom").info(
+        "kvloom: %s on %d layers", composition.algorithm.name, len(names)
     )
     limits = Limits(num_sequences=scheduler.max_num_seqs, max_tokens=model.max_model_len)
     return ServedLayers(names, composition, geometry, layout, limits)
