@@ -16,6 +16,7 @@ from backends.vllm.runtime import Limits, Runtime
 from harness.build import build_algorithm, build_mapper
 from memory_tiers.base import KVGeometry
 from sparse_algos.base import Algorithm
+from sparse_algos.index_data import Keys
 from sparse_algos.model_shape import ModelShape, Rotary
 from tests.laws.configs import PAGE_TOKENS, fitted, options, settings_of
 
@@ -159,6 +160,26 @@ def test_which_blocks_a_sequence_has_never_changes_its_answers(name):
         assert torch.equal(first, second)
     decode = one.memory.counters.decode
     assert name == "dense" or decode.slots_wanted < decode.slots_context
+
+
+@pytest.mark.parametrize("name", ["quest", "arkvale", "seerattention_r", "shadowkv"])
+def test_summaries_of_blocks_are_those_of_the_keys_in_them(name):
+    runtime = runtime_of(composition_of(name))
+    told = converse(runtime, SCATTERED)
+    retrieve = runtime.composition.algorithm.retrieve
+    size = retrieve.partition_size
+    for uid, one in enumerate(told):
+        count = (one.shape[1] - (retrieve.waits or 0)) // size
+        rows_K = torch.arange(HEADS) + uid * HEADS
+        for layer in range(LAYERS):
+            key_KTD = rows_of(uid, 0, count * size, layer)[1].transpose(0, 1)
+            key_KPSD = key_KTD.unflatten(1, (-1, size))
+            live_KPS = torch.ones(key_KPSD.shape[:3], dtype=torch.bool)
+            first_K = torch.zeros(HEADS, dtype=torch.int64)
+            runtime.summaries.enter(layer)
+            kept = runtime.summaries.read(rows_K, count)
+            for key, built in retrieve.build(Keys(key_KPSD, live_KPS, first_K, layer)).items():
+                torch.testing.assert_close(kept[key], built, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["quest", "arkvale", "tidaldecode"])
