@@ -80,8 +80,10 @@ def settings_of(folder: str, info: Any, asked: argparse.Namespace) -> EngineSett
     )
 
 
-def decode(arm: VllmBackend, prompt: tuple[int, ...], count: int) -> list[float]:
-    """Seconds between the tokens of an answer."""
+def decode(
+    arm: VllmBackend, prompt: tuple[int, ...], count: int, seconds: dict[str, float] | None = None
+) -> list[float]:
+    """Seconds between the tokens of an answer; what was counted before the first is forgotten."""
     request = Request(
         uid="one",
         prompt_ids=prompt,
@@ -93,6 +95,8 @@ def decode(arm: VllmBackend, prompt: tuple[int, ...], count: int) -> list[float]
     times = []
     while arm.busy:
         times += [event.time_s for event in arm.step()]
+        if len(times) == 1 and seconds is not None:
+            seconds.clear()
     return [later - earlier for earlier, later in pairwise(times)]
 
 
@@ -106,7 +110,7 @@ def compare(
         names = list(arms) if number % 2 == 0 else list(arms)[::-1]
         for name in names:
             with watched() as seconds:
-                gaps = decode(arms[name], prompt, asked.tokens)
+                gaps = decode(arms[name], prompt, asked.tokens, seconds)
             if number:  # the first round warms up
                 tpot[name].append(median(gaps))
                 for part, total in seconds.items():
