@@ -36,7 +36,9 @@ class VllmEngines(Engines):
             "backend.prefetch has nothing to load": settings.backend.prefetch,
             "probe=on looks into backend=transformers alone": settings.probe.requests > 0,
             "trace=on records backend=transformers alone": settings.trace.record,
-            f"layers {sorted(info.windowed_layers)} have a sliding window": info.windowed_layers,
+            f"layers {sorted(info.windowed_layers)} have a sliding window": (
+                info.windowed_layers and not algorithm.is_dense
+            ),
             "the task scores given tokens": any(one.request.scored_ids for one in workload.items),
         }
         reasons = [claim for claim, holds in claims.items() if holds]
@@ -52,7 +54,7 @@ class VllmEngines(Engines):
         for name, algorithm in prepared.algorithms.items():
             try:
                 arms[name] = VllmBackend(settings, None if algorithm.is_dense else asked)
-            except (ValueError, NotImplementedError) as error:
+            except (ValueError, NotImplementedError, AssertionError) as error:
                 raise RefusedError(f"backend=vllm, arm {name}: {error}") from error
         self.num_parameters = count_parameters(prepared.info)
 

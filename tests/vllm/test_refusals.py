@@ -11,9 +11,11 @@ import transformers
 
 from tests.harness.cli_runs import SMALL, run
 from tests.laws.configs import options
-from tests.vllm.engines import MODEL, ROOT
+from tests.vllm.engines import MODEL, ROOT, engine_of
 from tests.vllm.test_full_budget import SERVED
 
+MIXED = {"use_sliding_window": True, "sliding_window": 128, "max_window_layers": 1,
+         "num_key_value_heads": 1, "head_dim": 32}  # fmt: skip
 NOT_SERVED = [name for name in options("algo") if name not in {"dense", *SERVED}]
 CASES = {
     ("tier=hbm+cpu",): "use tier=hbm",
@@ -23,8 +25,6 @@ CASES = {
     ("backend.engine.block_tokens=72",): "no multiple of partition.page_tokens=16",
     ("backend.engine.block_tokens=48",): "block",
     ("algo.retrieve.block_tokens=64", "backend.engine.block_tokens=32"): "algo.retrieve=64",
-    # All that is against it, at once.
-    ("algo=snapkv", "algo/retrieve=infllm", "tier=hbm+cpu"): "queries after them",
 }
 
 
@@ -45,6 +45,15 @@ def test_what_cannot_run_is_refused_with_the_reason(
     assert reason in capsys.readouterr().err
 
 
+def test_all_that_stands_against_it_is_told_at_once(tmp_path, monkeypatch, capsys):
+    overrides = ("algo=infllm", "algo/prefill=a_shape", "tier=hbm+cpu", "probe=on")
+    code, _ = run(("backend=vllm", *SMALL, *overrides), tmp_path, monkeypatch)
+    said = capsys.readouterr().err
+    assert code == 2
+    for reason in ("use tier=hbm", "probe=on", "algo.prefill skips", "queries after them"):
+        assert reason in said
+
+
 @pytest.mark.parametrize("kind", ["window", "latent"])
 def test_models_whose_attention_is_another_are_refused(kind, tmp_path, monkeypatch, capsys):
     small = {
@@ -54,7 +63,7 @@ def test_models_whose_attention_is_another_are_refused(kind, tmp_path, monkeypat
         "vocab_size": 4517,
     }
     config = (
-        transformers.MistralConfig(**small, sliding_window=128, num_key_value_heads=1)
+        transformers.Qwen3Config(**small, **MIXED)
         if kind == "window"
         else transformers.DeepseekV3Config(**small, num_key_value_heads=2)
     )
@@ -91,3 +100,16 @@ def test_a_run_measures_vllm_beside_the_system_in_one_record(tmp_path, monkeypat
     assert effective["quest"]["rows_chosen"] > 0
     assert record["arms"]["quest"]["metrics"]["achieved_sparsity"]["value"] > 0
     assert record["arms"]["dense"]["metrics"]["achieved_sparsity"]["value"] is None
+
+
+def test_an_engine_refuses_layers_that_are_not_served_by_their_numbers(tmp_path):
+    transformers.MistralConfig(
+        vocab_size=500,
+        num_hidden_layers=2,
+        hidden_size=64,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        sliding_window=128,
+    ).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"layer 1 has a sliding window of 128 tokens"):
+        engine_of("algo=quest", path=str(tmp_path), random_weights=True)
