@@ -1,18 +1,11 @@
 """Every name of vLLM that this project uses; nothing else imports vLLM."""
 
-import os
 from typing import Any
 
 from backends.vllm.versions import installed_version, refusal_of
 
 if (_reason := refusal_of(installed_version())) is not None:
     raise ValueError(_reason)
-
-# What vLLM looks at when it is imported.
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-# Threads are bound by who starts this process, as for every other backend.
-os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
 
 from vllm import SamplingParams
 from vllm.config import get_current_vllm_config_or_none

@@ -1,5 +1,6 @@
 """One engine of vLLM in this process, as a backend: its scheduler, its batches, its cache."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -45,8 +46,7 @@ class VllmBackend(Backend):
 
         Raises ValueError where vLLM or the composition refuses, and where the plug-in does not act.
         """
-        # An engine in a process of its own would keep its counters to itself.
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        _set_environment()
         self.engine = LLMEngine.from_engine_args(_arguments(settings, composed))
         self._settings, self._is_composed = settings, composed is not None
         self._requests: dict[str, Request] = {}
@@ -186,6 +186,17 @@ class VllmBackend(Backend):
                 f"the plug-in {KEY} is {'not active' if self._is_composed else 'active'}: vLLM "
                 f"runs {kinds}; see its log, and VLLM_PLUGINS"
             )
+
+
+def _set_environment() -> None:
+    """What vLLM looks at when an engine starts; only of engines that the harness starts."""
+    # An engine in a process of its own would keep its counters to itself.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # Threads are bound by who starts this process, as for every other backend.
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    if "VLLM_LOGGING_LEVEL" not in os.environ:
+        logging.getLogger("vllm").setLevel(logging.ERROR)
 
 
 def _arguments(settings: EngineSettings, composed: Any | None) -> Any:
