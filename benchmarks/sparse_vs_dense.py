@@ -18,7 +18,8 @@ from rounds import interleave, save, show
 
 from backends.batch import Batch
 from backends.paged_attention import PagedAttention
-from backends.transformers.plug import Step, plug_in
+from backends.step import Step
+from backends.transformers.plug import plug_in
 from harness.build import build_algorithm
 
 CHUNK = 4096

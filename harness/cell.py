@@ -1,7 +1,7 @@
 """One cell: a system and its dense baseline over one workload, from settings to a record."""
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -11,62 +11,29 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from backends.attention.base import AttentionKernel
 from backends.attention.select import choose_kernel
-from backends.transformers.engine import TransformersBackend
-from backends.transformers.loading import ModelInfo, load_tokenizer, stop_ids
+from backends.base import Backend, RefusedError
+from backends.transformers.loading import load_tokenizer, stop_ids
 from harness.budgets import effective_tokens, in_tokens
 from harness.build import build, build_algorithm, build_mapper
+from harness.embedded import Embedded
+from harness.engines import Engines
 from harness.environment import environment, measurement
 from harness.outcome import ArmResult, Outcome
 from harness.paired_scores import ScoreRule
-from harness.preflight import Plan, preflight
+from harness.preflight import preflight
+from harness.prepared import Prepared
 from harness.probe import run_probe
 from harness.progress import progress
 from harness.record import Cell, RequestTimes, RunError, RunRecord, RunStatus
 from harness.recording import RunFacts, build_record, build_requests
 from harness.resume import Counted, Resumed
 from harness.settings import Settings
-from harness.system import assemble, choose_device, describe, load, tokenizer_path
+from harness.system import choose_device, describe, tokenizer_path
 from harness.system_facts import system_facts
 from harness.tracing import recorder_for
 from harness.trial import rounds_of, run_round, warm_up
-from harness.workload import Workload, make_workload, warmup_request
-from memory_tiers.trace_recorder import TraceRecorder
-from sparse_algos.base import Algorithm
-
-DENSE = Algorithm(name="dense", evict=None, retrieve=None)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that can be known and refused before a weight is read.
-
-    asked: the settings as they came; settings: with budgets in bytes turned into tokens.
-    """
-
-    asked: Settings
-    settings: Settings
-    algorithm: Algorithm
-    info: ModelInfo
-    tokenizer: Any
-    workload: Workload
-    plan: Plan
-    kernel: AttentionKernel
-    device: torch.device
-    recorder: TraceRecorder | None
-
-    @property
-    def algorithms(self) -> Mapping[str, Algorithm]:
-        """The arms: dense, and the algorithm unless it is dense itself."""
-        if self.algorithm.is_dense:
-            return {DENSE.name: DENSE}
-        return {DENSE.name: DENSE, self.algorithm.name: self.algorithm}
-
-    @property
-    def at_once(self) -> int:
-        """Requests handed to a backend together."""
-        return self.plan.sequences
+from harness.workload import make_workload, warmup_request
 
 
 @dataclass(frozen=True)
@@ -81,8 +48,8 @@ class Finished:
 class Progressed:
     """What is there when a run ends, however it ends; nothing is loaded yet."""
 
-    model: Any = None
-    arms: dict[str, TransformersBackend] = field(default_factory=dict)
+    engines: Engines
+    arms: dict[str, Backend] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     status: RunStatus = "ok"
     errors: list[RunError] = field(default_factory=list)
@@ -109,6 +76,7 @@ def prepare(settings: Settings) -> Prepared:
         stop_ids=frozenset() if settings.protocol.ignore_stop else stop_ids(info.config),
     )
     plan = preflight(settings, algorithm, info, workload, device)
+    _engines(settings).check(settings, algorithm, info, workload)
     kernel = choose_kernel(
         settings.backend.kernel,
         device=device,
@@ -136,9 +104,9 @@ def run_cell(
     """
     started_at, started_s = datetime.now(UTC), perf_counter()
     settings, workload = prepared.settings, prepared.workload
-    done = Progressed(outcomes=earlier.outcomes(started_s))
+    done = Progressed(_engines(settings), outcomes=earlier.outcomes(started_s))
     with _broken_off(done):
-        _set_up(prepared, done)
+        done.engines.start(prepared, done.arms)
         _measure(prepared, done, earlier, console)
     # Before the probe, which takes memory and fetches pages of its own.
     results = [
@@ -147,8 +115,10 @@ def run_cell(
     ]
     if done.status == "ok" and settings.probe.requests:
         with _broken_off(done):
-            results[-1] = _probed(prepared, done.arms[results[-1].name], results[-1], console)
-    system = system_facts(settings, prepared.info, prepared.kernel.name, done.model, workload.notes)
+            results[-1] = _probed(prepared, done.engines, results[-1], console)
+    system = system_facts(
+        settings, prepared.info, prepared.kernel.name, done.engines.num_parameters, workload.notes
+    )
     facts = RunFacts(
         arms=results,
         config=config,
@@ -176,14 +146,10 @@ def run_cell(
     return Finished(build_record(facts), build_requests(results))
 
 
-def _set_up(prepared: Prepared, done: Progressed) -> None:
-    settings, info = prepared.settings, prepared.info
-    done.model = load(settings, info, prepared.device)
-    for name, algorithm in prepared.algorithms.items():
-        done.arms[name] = assemble(
-            settings, algorithm, prepared.plan, info, done.model, prepared.kernel
-        )
-    done.arms[prepared.algorithm.name].attention.recorder = prepared.recorder
+def _engines(settings: Settings) -> Engines:
+    engine = settings.backend.engine
+    engines: Engines = Embedded() if engine is None else build(engine, "backend.engine")
+    return engines
 
 
 def _measure(prepared: Prepared, done: Progressed, earlier: Resumed, console: Console) -> None:
@@ -217,12 +183,11 @@ def _hear(done: Progressed, outcome: Outcome) -> None:
         done.errors.append(RunError(kind="RequestFailed", stage=where, message=outcome.error))
 
 
-def _probed(
-    prepared: Prepared, arm: TransformersBackend, result: ArmResult, console: Console
-) -> ArmResult:
+def _probed(prepared: Prepared, engines: Engines, result: ArmResult, console: Console) -> ArmResult:
+    assert engines.probed is not None, "the preflight lets only these be probed"
     probed = run_probe(
         prepared.settings.probe,
-        arm,
+        engines.probed,
         result,
         prepared.workload,
         prepared.tokenizer,
@@ -237,6 +202,8 @@ def _broken_off(done: Progressed) -> Iterator[None]:
     """Keep what was measured when a run ends early, with the reason."""
     try:
         yield
+    except RefusedError:
+        raise
     except KeyboardInterrupt:
         done.status = "interrupted"
         done.errors.append(RunError(kind="KeyboardInterrupt", stage="run", message="stopped"))
@@ -254,11 +221,7 @@ def _as_error(error: BaseException) -> RunError:
 
 
 def _arm_result(
-    name: str,
-    arm: TransformersBackend,
-    counted: Counted,
-    prepared: Prepared,
-    outcomes: Sequence[Outcome],
+    name: str, arm: Backend, counted: Counted, prepared: Prepared, outcomes: Sequence[Outcome]
 ) -> ArmResult:
     geometry = prepared.plan.geometry
     task = prepared.workload.task
@@ -276,13 +239,12 @@ def _arm_result(
             "device": str(prepared.device),
             "sequences": prepared.plan.sequences,
             "frames": dict(prepared.plan.frames),
-            "tiers": {tier.name: tier.facts for tier in arm.attention.memory.tiers},
-            "page_tables": arm.attention.memory.peak_tables,
-            "budget_tokens": effective_tokens(arm.attention.algorithm, prepared.plan.max_tokens),
-            "preempted": counted.preempted,
+            "budget_tokens": effective_tokens(prepared.algorithms[name], prepared.plan.max_tokens),
             "tier_bytes": {
                 tier: count * geometry.page_bytes for tier, count in prepared.plan.frames.items()
             },
+            **arm.facts(),
+            "preempted": counted.preempted,
         },
     )
 

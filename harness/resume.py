@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from backends.transformers.engine import TransformersBackend
+from backends.base import Backend
 from harness.environment import environment, usable_cores
 from harness.outcome import Outcome
 from harness.record import Cell
@@ -31,14 +31,14 @@ class Counted:
     peak_bytes: dict[str, int] = field(default_factory=dict)
     preempted: int = 0
 
-    def plus(self, arm: TransformersBackend) -> "Counted":
+    def plus(self, arm: Backend) -> "Counted":
         """With what an arm has counted in this process."""
         before = {name: self.phases.get(name, PhaseCounters()) for name in PHASES}
         peaks = arm.peak_bytes()
         return Counted(
             phases={name: one.plus(getattr(arm.counters, name)) for name, one in before.items()},
             peak_bytes={name: max(self.peak_bytes.get(name, 0), peaks[name]) for name in peaks},
-            preempted=self.preempted + arm.scheduler.num_preempted,
+            preempted=self.preempted + arm.facts()["preempted"],
         )
 
     @property
@@ -77,7 +77,7 @@ class Resumed:
         """How many requests every arm has answered in them."""
         return len({outcome.uid for one in self.rounds for outcome in one.outcomes})
 
-    def counted(self, name: str, arm: TransformersBackend) -> Counted:
+    def counted(self, name: str, arm: Backend) -> Counted:
         """All that an arm has counted, in this process and before."""
         before = self.rounds[-1].counted[name] if self.rounds else Counted()
         return before.plus(arm)
@@ -95,7 +95,7 @@ class Resumed:
             laid = moved + laid
         return laid
 
-    def add(self, outcomes: Sequence[Outcome], arms: Mapping[str, TransformersBackend]) -> None:
+    def add(self, outcomes: Sequence[Outcome], arms: Mapping[str, Backend]) -> None:
         """A round has ended. One that lost a request is measured again, and all behind it."""
         if any(outcome.error is not None for outcome in outcomes):
             self.close()

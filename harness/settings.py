@@ -124,9 +124,10 @@ class MetadataSettings(Strict):
 
 
 class BackendSettings(Strict):
-    """The embedded engine, or a replay of what one did."""
+    """An engine, or a replay of what one did; engine: who starts it, None for the embedded one."""
 
-    name: Literal["transformers", "replay"]
+    name: Literal["transformers", "vllm", "replay"]
+    engine: Component | None = None
     device: Literal["auto", "cpu", "cuda"]
     kernel: Literal["auto", "torch", "cpu-cpp"]
     chunk_tokens: Positive

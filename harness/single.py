@@ -10,10 +10,11 @@ from rich.console import Console
 
 from harness.asked import model_sha256
 from harness.build import build
-from harness.cell import Prepared, prepare, run_cell
+from harness.cell import prepare, run_cell
 from harness.exits import FAILED, INTERRUPTED, NOTHING, OK, complain
 from harness.fidelity_picture import pictures
 from harness.loggers.send import tell
+from harness.prepared import Prepared
 from harness.record import Cell, RunRecord
 from harness.resume import Resumed, resumed
 from harness.settings import Settings

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
 import torch
 
@@ -17,10 +16,10 @@ def system_facts(
     settings: Settings,
     info: ModelInfo,
     kernel: str,
-    model: Any | None,
+    num_parameters: int | None,
     task_notes: Sequence[str] = (),
 ) -> System:
-    """The composed system, read back where it can be; the model is None if it did not load."""
+    """The composed system, read back where it can be; no parameters if the model did not load."""
     return System(
         algo=settings.algo.name,
         tier=settings.tier.name,
@@ -32,16 +31,12 @@ def system_facts(
         model=ModelFacts(
             id=info.name,
             dtype=str(info.dtype).removeprefix("torch."),
-            parameters=_parameters(model),
+            parameters=num_parameters,
             sha256=model_sha256(settings),
         ),
         requested_budget=requested_budget(settings),
         notes=(*_notes(settings, info), *task_notes),
     )
-
-
-def _parameters(model: Any | None) -> int | None:
-    return None if model is None else sum(one.numel() for one in model.parameters())
 
 
 def _notes(settings: Settings, info: ModelInfo) -> list[str]:

@@ -13,17 +13,26 @@ class PageTable:
     """
 
     def __init__(
-        self, geometry: KVGeometry, num_sequences: int, max_tokens: int, own_pages: int = 0
+        self,
+        geometry: KVGeometry,
+        num_sequences: int,
+        max_tokens: int,
+        own_pages: int = 0,
+        *,
+        layered: bool = True,
     ) -> None:
         """Room for `num_sequences` sequences of at most `max_tokens` tokens.
 
-        own_pages: pages of a row behind those of its tokens, for partitions that leave these.
+        own_pages: pages of a row behind those of its tokens, for partitions that leave these;
+        layered: whether layers have page ids of their own, and do not lie in pools of their own.
         """
         self.geometry = geometry
         self.device = geometry.device
         self.num_sequences = num_sequences
         self.max_tokens = max_tokens
         self.num_rows = num_sequences * geometry.num_kv_heads
+        # From a row on one layer to the same row on the next.
+        self.layer_rows = self.num_rows if layered else 0
         self.token_pages = -(-max_tokens // geometry.page_tokens)
         groups = -(-(self.token_pages + own_pages) // PAGES_PER_GROUP)
         self.pages_per_row = groups * PAGES_PER_GROUP
@@ -68,7 +77,7 @@ class PageTable:
 
     def first_page(self, layer: int, rows_R: Tensor) -> Tensor:
         """Id of page 0 of each row in a layer, int64 [R]."""
-        return (rows_R + layer * self.num_rows) * self.pages_per_row
+        return (rows_R + layer * self.layer_rows) * self.pages_per_row
 
     def pages_behind(self, layer: int, slot: int, num_tokens: int) -> Tensor:
         """Ids of pages of a sequence's later tokens that hold none of its first `num_tokens`."""

@@ -39,6 +39,7 @@ class SummaryStore:
         """Room for `max_partitions` in each of `num_rows`, none of it taken yet."""
         self._spec = spec
         self._device = device
+        self._segment = SEGMENT
         width = -(-max_partitions // SEGMENT)
         self._directory_RW = torch.full((num_rows, width), -1, device=device)
         # One segment from the start: a row that has none yet is read as one that holds anything.
@@ -63,28 +64,28 @@ class SummaryStore:
         self, rows_R: Tensor, num_partitions: int, names: Sequence[str] | None = None
     ) -> Summaries:
         """The first `num_partitions` of each row, as [R, P, ...]; absent ones hold anything."""
-        width = -(-num_partitions // SEGMENT)
+        width = -(-num_partitions // self._segment)
         segments_N = self._directory_RW[rows_R, :width].clamp(min=0).flatten()
         # Whole segments, one after the other: several times faster than an index of two axes.
         return {
             name: self._pools[name]
             .index_select(0, segments_N)
-            .reshape(len(rows_R), width * SEGMENT, *self._spec[name].shape)
+            .reshape(len(rows_R), width * self._segment, *self._spec[name].shape)
             .narrow(1, 0, num_partitions)
             for name in (self._pools if names is None else names)
         }
 
     def segments(self, name: str, rows_R: Tensor, num_partitions: int) -> Segments:
         """What `read` would copy of one summary, in place; valid until the next `reserve`."""
-        width = -(-num_partitions // SEGMENT)
+        width = -(-num_partitions // self._segment)
         return Segments(self._pools[name], self._directory_RW[rows_R, :width])
 
     def read_at(
         self, rows_N: Tensor, partitions_N: Tensor, names: Sequence[str] | None = None
     ) -> Summaries:
         """Single partitions, in the shape of their rows; what was never written holds anything."""
-        segment_N = self._directory_RW[rows_N, partitions_N // SEGMENT].clamp(min=0)
-        slot_N = partitions_N % SEGMENT
+        segment_N = self._directory_RW[rows_N, partitions_N // self._segment].clamp(min=0)
+        slot_N = partitions_N % self._segment
         return {
             name: _picked(self._pools[name], segment_N, slot_N)
             for name in (self._pools if names is None else names)
@@ -108,8 +109,8 @@ class SummaryStore:
 
     def write(self, rows_N: Tensor, partitions_N: Tensor, summaries: Summaries) -> None:
         """Set single partitions that are reserved; summaries are [N, ...]."""
-        segment_N = self._directory_RW[rows_N, partitions_N // SEGMENT]
-        slot_N = partitions_N % SEGMENT
+        segment_N = self._directory_RW[rows_N, partitions_N // self._segment]
+        slot_N = partitions_N % self._segment
         for name, pool in self._pools.items():
             pool[segment_N, slot_N] = summaries[name]
 
@@ -148,5 +149,5 @@ def _picked(pool: Tensor, segment_N: Tensor, slot_N: Tensor) -> Tensor:
     if not pool.is_contiguous():
         return pool[segment_N, slot_N]
     # One axis: several times faster than an index of two.
-    at_M = (segment_N * SEGMENT + slot_N).flatten()
+    at_M = (segment_N * pool.shape[1] + slot_N).flatten()
     return pool.flatten(0, 1).index_select(0, at_M).view(*segment_N.shape, *pool.shape[2:])

@@ -155,8 +155,9 @@ class AttentionKernel(ABC):
 
         segments_NCE: the pool of segments of C summaries, in the query's dtype; directory_RW: int64
         [R, W], each row's segments in order, W * C >= P. The columns of a segment that is absent,
-        -1, hold any number. A segment may lie entry by entry, [E, C] in memory; entries that are 0
-        in all queries of a row may be skipped then.
+        -1, hold any number; none may be absent where C is not 64, which it divides. A segment may
+        lie entry by entry, [E, C] in memory; entries that are 0 in all queries of a row may be
+        skipped then.
         """
 
     @abstractmethod

@@ -21,9 +21,10 @@
   }                                                                                                \
   extern "C" int score_##SUFFIX(const T* query, const T* pool, const int64_t* directory,           \
                                 float* out, int64_t rows, int64_t W, int64_t P,                    \
-                                int64_t num_segments, int Q, int E, int by_entry, int threads) {   \
-    return score<T>(query, {pool, directory, rows, W, num_segments, Q, E, by_entry != 0}, P, out,  \
-                    threads);                                                                      \
+                                int64_t num_segments, int C, int Q, int E, int by_entry,           \
+                                int threads) {                                                     \
+    return score<T>(query, {pool, directory, rows, W, num_segments, C, Q, E, by_entry != 0}, P,    \
+                    out, threads);                                                                 \
   }                                                                                                \
   extern "C" int step_##SUFFIX(Step<T>* step, int attends) { return run(*step, attends); }
 ENTRIES(bf16, bf16)

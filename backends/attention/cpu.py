@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from backends.attention.base import Attended, FrameSelection, StepInputs, StepOutcome
-from backends.attention.cpu_step import StepCaller, lies_by_entry
+from backends.attention.cpu_step import StepCaller, lies_by_entry, scores_in_place
 from backends.attention.reference import Reference
 from memory_tiers.base import count_bits
 from memory_tiers.native import load_library
-from memory_tiers.summary_store import SEGMENT
 
 SOURCES = tuple(
     Path(__file__).with_name(name)
@@ -29,7 +28,7 @@ ARGUMENTS = [
     ctypes.c_float,
     ctypes.c_int,
 ]
-SCORE_ARGUMENTS = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 4]
+SCORE_ARGUMENTS = [*[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 5]
 PRODUCT_ARGUMENTS = [*[ctypes.c_void_p] * 6, *[ctypes.c_int64] * 4, *[ctypes.c_int] * 3]
 # Queries that share one pass over the summaries.
 QUERIES_PER_PASS = 4
@@ -112,11 +111,11 @@ class Cpu(Reference):
         """See AttentionKernel. The pool is contiguous; the result is the same for any threads."""
         num_rows, num_queries, entries = query_RQE.shape
         num_segments, segment, _ = segments_NCE.shape
-        if entries % 16 or segment != SEGMENT or query_RQE.dtype not in self._scores:
+        if query_RQE.dtype not in self._scores or not scores_in_place(segments_NCE):
             return super().score(query_RQE, segments_NCE, directory_RW, num_partitions)
         assert query_RQE.dtype == segments_NCE.dtype
         assert directory_RW.dtype == torch.int64 and segments_NCE.shape[2] == entries
-        assert len(directory_RW) == num_rows and directory_RW.shape[1] * SEGMENT >= num_partitions
+        assert len(directory_RW) == num_rows and directory_RW.shape[1] * segment >= num_partitions
         query_RQE, directory_RW = query_RQE.contiguous(), directory_RW.contiguous()
         scores_RQP = torch.empty(num_rows, num_queries, num_partitions)
         passes = -(-num_queries // QUERIES_PER_PASS)
@@ -128,6 +127,7 @@ class Cpu(Reference):
             directory_RW.shape[1],
             num_partitions,
             num_segments,
+            segment,
             num_queries,
             entries,
             lies_by_entry(segments_NCE),

@@ -18,8 +18,8 @@ from memory_tiers.summary_store import SEGMENT
 from sparse_algos.selection import Selection
 
 # As `Step` in step.h: what each call sets, what stays, and what comes back.
-CALL = struct.Struct("=5Q")
-FIXED = struct.Struct("=14Q18qd")
+CALL = struct.Struct("=7Q")
+FIXED = struct.Struct("=12Q19qd")
 RESULTS = struct.Struct("=3q")
 RESULTS_AT = CALL.size + FIXED.size
 REDUCES = {"max": 0, "mean": 1, "mass": 2}
@@ -63,9 +63,8 @@ class StepCaller:
 
     def prepare(self, step: StepInputs) -> bool:
         """Check and pack what stays; False where it cannot read such summaries."""
-        _, segment, entries = step.segments_NCE.shape
         rule = step.rule
-        if entries % 16 or segment != SEGMENT or rule.group_reduce not in REDUCES:
+        if not scores_in_place(step.segments_NCE) or rule.group_reduce not in REDUCES:
             return False
         if rule.shares and rule.group_reduce != "mass":
             return False
@@ -87,8 +86,8 @@ class StepCaller:
         fixed, table = self._fixed, step.table
         return (
             fixed is not None
-            and step.pool_FPSD is fixed.pool_FPSD
-            and step.segments_NCE is fixed.segments_NCE
+            and _alike(step.pool_FPSD, fixed.pool_FPSD)
+            and _alike(step.segments_NCE, fixed.segments_NCE)
             and table.cells_C is fixed.table.cells_C
             and table.base_G is fixed.table.base_G
             and table.bits_G is fixed.table.bits_G
@@ -120,21 +119,20 @@ class StepCaller:
         rule, table, pool_FPSD = step.rule, step.table, step.pool_FPSD
         num_rows, group_size, entries = step.scoring_RQE.shape
         num_frames, _, page_tokens, _ = pool_FPSD.shape
-        num_segments, width = len(step.segments_NCE), step.directory_RW.shape[1]
+        num_segments, segment, _ = step.segments_NCE.shape
+        width = step.directory_RW.shape[1]
         room = pages_in_row(rule.columns, rule.partition_size, page_tokens)
         self._buffers = _buffers(step.query_RGD, room, shares=rule.shares)
         self._attended = Attended(self._buffers.out_RGD, self._buffers.lse_RG)
         self._total, self._filled = 0, _filled(self._buffers, 0)
-        segment_bytes = SEGMENT * entries * step.segments_NCE.itemsize
+        segment_bytes = segment * entries * step.segments_NCE.itemsize
         page_bytes = pool_FPSD[:1].numel() * pool_FPSD.itemsize
         FIXED.pack_into(
             self._block,
             CALL.size,
-            *map(
-                _address, (step.num_tokens_R, step.columns_R, step.segments_NCE, *table, pool_FPSD)
-            ),
+            *map(_address, (step.num_tokens_R, step.columns_R, *table)),
             *map(_address, self._buffers),
-            *(num_rows, width, num_segments),
+            *(num_rows, width, segment, num_segments),
             *(len(table.cells_C), 0 if table.bits_G is None else len(table.bits_G)),
             *(num_frames, group_size, entries, page_tokens),
             *(rule.columns, rule.partition_size, rule.sinks, rule.recents),
@@ -148,6 +146,13 @@ class StepCaller:
         if not step.trace:
             return None
         return torch.empty(len(step.query_RGD), step.rule.columns, dtype=torch.int64)
+
+
+def scores_in_place(segments_NCE: Tensor) -> bool:
+    """Whether compiled code scores summaries of this shape."""
+    _, segment, entries = segments_NCE.shape
+    in_blocks = segment == SEGMENT or (SEGMENT % segment == 0 and not lies_by_entry(segments_NCE))
+    return in_blocks and entries % 16 == 0
 
 
 def lies_by_entry(segments_NCE: Tensor) -> bool:
@@ -167,6 +172,13 @@ def pages_in_row(columns: int, partition_size: int, page_tokens: int) -> int:
     return columns * ((partition_size + page_tokens - 2) // page_tokens + 1)
 
 
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether a kernel that is ready for one can read the other."""
+    return one is other or (
+        one.shape == other.shape and one.dtype == other.dtype and one.stride() == other.stride()
+    )
+
+
 def _addresses(step: StepInputs) -> tuple[int, ...]:
     """Of the tensors that differ in each call."""
     query_RGD, scoring_RQE, directory_RW = step.query_RGD, step.scoring_RQE, step.directory_RW
@@ -177,6 +189,8 @@ def _addresses(step: StepInputs) -> tuple[int, ...]:
         scoring_RQE.data_ptr(),
         directory_RW.data_ptr(),
         step.first_page_R.data_ptr(),
+        step.segments_NCE.data_ptr(),
+        step.pool_FPSD.data_ptr(),
     )
 
 
@@ -188,7 +202,7 @@ def _check(step: StepInputs) -> None:
     for one in (each for each in rows if each is not None):
         assert one.dtype == torch.int64 and len(one) == num_rows and one.is_contiguous()
     assert pool_FPSD.shape[1] == 2 and pool_FPSD.shape[2] <= 64 and pool_FPSD.shape[3] == head_dim
-    assert segments_NCE.shape[1] == SEGMENT
+    assert SEGMENT % segments_NCE.shape[1] == 0
     assert step.scoring_RQE.shape == (num_rows, group_size, segments_NCE.shape[2])
     assert pool_FPSD.dtype == segments_NCE.dtype == step.query_RGD.dtype == step.scoring_RQE.dtype
     assert pool_FPSD.is_contiguous()

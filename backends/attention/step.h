@@ -16,19 +16,18 @@ enum Reduce : int64_t { MAX, MEAN, MASS };
 template <class T> struct Step {   // laid out as STEP in cpu_step.py
   const T *query, *scoring;
   const int64_t *directory, *first_page;
+  const T *segments, *pool;
   int64_t* partitions;   // [R, most_columns], or null
   const int64_t *tokens, *columns;
-  const T* segments;
   const int32_t *cells, *base;
   const uint64_t* bits;
-  const T* pool;
   T* out;
   float* lse;
   int64_t *indptr, *pages;
   int32_t* frames;
   uint64_t* live;
   float* share;   // [R, G], or null; with MASS
-  int64_t rows, W, num_segments, num_cells, num_groups, num_frames, G, E, S, most_columns, size,
+  int64_t rows, W, C, num_segments, num_cells, num_groups, num_frames, G, E, S, most_columns, size,
       sinks, recents, reduce, room, by_entry, score_threads, attend_threads;
   double scale;
   int64_t total, wanted, missing;   // results
@@ -200,7 +199,7 @@ template <class T> struct Chooser {
     found.resize(s.rows);
     std::vector<char> sound(s.rows);
     const Summaries<T> summaries{s.segments, s.directory, s.rows, s.W, s.num_segments,
-                                 int(s.G), int(s.E), s.by_entry != 0};
+                                 int(s.C), int(s.G), int(s.E), s.by_entry != 0};
     auto absent = [&](int64_t row, int64_t first) {
       for (int g = 0; g < (s.reduce == MASS ? s.G : 1); g++)
         std::fill_n(at(row, g) + first, BLOCK, NAN);

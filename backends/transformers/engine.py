@@ -14,7 +14,8 @@ from backends.context import Context
 from backends.finish import Finish
 from backends.paged_attention import PagedAttention
 from backends.scheduler import Piece, Running, Schedule, Scheduler
-from backends.transformers.plug import Chunk, Step, plug_in
+from backends.step import Chunk, Step
+from backends.transformers.plug import plug_in
 from backends.transformers.sampling import draws_for, next_tokens
 from backends.transformers.scoring import PromptScores, scoring_rows
 from memory_tiers.counters import Counters
@@ -114,6 +115,15 @@ class TransformersBackend(Backend):
         tables = self.attention.memory.peak_tables
         peaks["page_tables"] = sum(sum(parts.values()) for parts in tables.values())
         return peaks
+
+    def facts(self) -> dict[str, Any]:
+        """See Backend."""
+        memory = self.attention.memory
+        return {
+            "tiers": {tier.name: tier.facts for tier in memory.tiers},
+            "page_tables": memory.peak_tables,
+            "preempted": self.scheduler.num_preempted,
+        }
 
     def reset_counters(self) -> None:
         """See Backend."""

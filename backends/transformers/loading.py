@@ -84,6 +84,11 @@ def describe_dummy(shape: str, num_layers: int | None, dtype: str, vocab_size: i
     return _describe(f"dummy-{shape}", config, dtype)
 
 
+def describe_config(name: str, config: Any, dtype: str) -> ModelInfo:
+    """A model whose config is there; raises ValueError when it is not one of ours."""
+    return _describe(name, config, dtype)
+
+
 def load_local(info: ModelInfo, path: str, device: torch.device, *, download: bool) -> Any:
     """The weights, in evaluation mode."""
     logging.disable_progress_bar()
@@ -98,6 +103,13 @@ def load_dummy(info: ModelInfo, device: torch.device, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(info.config, dtype=info.dtype)
     return _ready(model, device)
+
+
+def count_parameters(info: ModelInfo) -> int:
+    """Of the model, without a weight of it."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(info.config)
+    return sum(one.numel() for one in model.parameters())
 
 
 def load_tokenizer(path: str, *, download: bool = False) -> Any:

@@ -13,9 +13,10 @@ from rich.console import Console
 from backends.base import TokenEvent
 from backends.context import Context, Tape
 from backends.transformers.engine import TransformersBackend
-from harness.cell import DENSE, Prepared, prepare
+from harness.cell import prepare
 from harness.environment import environment
 from harness.preflight import plan_for
+from harness.prepared import DENSE, Prepared
 from harness.progress import progress
 from harness.settings import Component, Settings
 from harness.studies.algorithm_arms import Arm, arms_of

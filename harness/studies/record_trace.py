@@ -6,7 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.cell import Prepared, prepare
+from harness.cell import prepare
+from harness.prepared import Prepared
 from harness.progress import progress
 from harness.settings import Settings
 from harness.system import assemble, load

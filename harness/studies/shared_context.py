@@ -12,7 +12,7 @@ from rich.console import Console
 from backends.transformers.engine import TransformersBackend
 from harness.accuracy import accuracy_by_task
 from harness.build import build_algorithm
-from harness.cell import DENSE, Prepared, prepare
+from harness.cell import prepare
 from harness.comparison import scored_pairs
 from harness.composing import composed
 from harness.environment import environment
@@ -20,6 +20,7 @@ from harness.exact_tests import holm
 from harness.outcome import Outcome
 from harness.paired_scores import flips, interval, loss_p, mean_change
 from harness.preflight import preflight
+from harness.prepared import DENSE, Prepared
 from harness.progress import progress
 from harness.settings import AlgoSettings, Settings
 from harness.studies.base import Study

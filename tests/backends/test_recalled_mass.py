@@ -9,8 +9,9 @@ import torch
 from backends.batch import Batch
 from backends.context import Context, Tape
 from backends.probe import Probe
-from harness.cell import DENSE, Prepared, prepare
+from harness.cell import prepare
 from harness.composing import composed
+from harness.prepared import DENSE, Prepared
 from harness.settings import Settings, validated
 from harness.studies.algorithm_arms import arm_of
 from harness.system import assemble, load

@@ -52,7 +52,7 @@ def test_what_is_absent_is_named_before_the_model_loads(
     overrides, parts, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("harness.cell.load", None)
+    monkeypatch.setattr("harness.embedded.load", None)
     prompts = f"task.prompts={FOLDER / 'dataset2prompt.json'}"
     given = () if any("task.prompts" in one for one in overrides) else (prompts,)
     code, records = run((*overrides, *given), tmp_path, monkeypatch)

