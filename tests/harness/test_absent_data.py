@@ -33,7 +33,7 @@ def refused(
     capsys: pytest.CaptureFixture[str],
 ) -> str:
     """The last line on stderr of a run that must not load its model."""
-    monkeypatch.setattr("harness.cell.load", None)
+    monkeypatch.setattr("harness.embedded.load", None)
     given = tuple(word.format(folder=folder) for word in words)
     assert run(given, folder / "results", monkeypatch) == (2, [])
     line = capsys.readouterr().err.splitlines()[-1]
