@@ -11,7 +11,8 @@ from harness.accuracy import SCORE, Accuracy
 from harness.asked import ROOT
 from harness.environment import environment, measurement
 from harness.imported.measured import metrics, ratios
-from harness.imported.result import SOURCE, Result, parse, told, unknown
+from harness.imported.requests import samples
+from harness.imported.result import SOURCE, UNKNOWN, Result, parse, told, unknown
 from harness.metric import Metric
 from harness.record import (
     Arm,
@@ -32,7 +33,6 @@ from harness.stored.identity import canonical
 from harness.verdict import reasons_against_arm, reasons_against_lengths
 
 BASELINE = "dense"
-UNKNOWN = "unknown"
 # What the load was, and who bore it; the rest of it stands in no file.
 LOAD = ("num_prompts", "request_rate", "burstiness", "max_concurrency", "total_input_tokens")
 WHO = ("model_id", "tokenizer_id", "backend")
@@ -94,6 +94,7 @@ def record_of(content: bytes, dense: bytes | None, origin: Origin) -> RunRecord:
         baseline=BASELINE,
         arms=arms,
         comparisons=comparisons,
+        samples=tuple(one for name, ran in results.items() for one in samples(ran, name)),
         errors=(),
     )
 

@@ -3,7 +3,7 @@
 import json
 import re
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -12,14 +12,16 @@ from pydantic import (
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 SOURCE = "vllm bench serve"
+UNKNOWN = "unknown"
 NAME = re.compile(r"(mean|median|p50|p90|p95|p99)_(ttft|tpot|itl|e2el)_ms")
-# A value for each request: the file itself holds them, beside the record.
-BY_REQUEST = frozenset(
-    "latencies queue_times output_lens ttfts itls start_times generated_texts errors".split()
-)
+# A value for each request, without the details too: the file itself holds them, beside the record.
+BY_REQUEST = frozenset({"latencies", "queue_times"})
+# And with the details.
+DETAILS = ("input_lens", "output_lens", "ttfts", "itls", "start_times", "generated_texts", "errors")
 
 
 class Result(BaseModel):
@@ -45,6 +47,21 @@ class Result(BaseModel):
     output_throughput: float
     total_token_throughput: float
     input_lens: tuple[NonNegativeInt, ...] = ()
+    output_lens: tuple[NonNegativeInt, ...] = ()
+    ttfts: tuple[FiniteFloat, ...] = ()
+    itls: tuple[tuple[FiniteFloat, ...], ...] = ()
+    start_times: tuple[FiniteFloat, ...] = ()
+    generated_texts: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _details_fit(self) -> Self:
+        """A value for each request in all of them, or in none."""
+        lengths = {name: len(getattr(self, name)) for name in DETAILS}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{num} {name}" for name, num in lengths.items())
+            raise ValueError(f"details are not of the same requests: {told}")
+        return self
 
     @property
     def others(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.imported.record import BASELINE, Origin, record_of
+from harness.imported.requests import requests
 from harness.imported.result import parse
 from harness.stored.trials import cell_folder, trial_name, write_trial
 
@@ -33,8 +34,11 @@ def keep(path: Path, dense: Path | None, asked: Asked) -> Path:
     if folder.exists():
         raise ValueError(f"{path}: it is in the store already: {folder}")
     beside = {FILE: content} if base is None else {FILE: content, DENSE: base}
+    times = requests(parse(content), algo)
+    if base is not None:
+        times += requests(parse(base), BASELINE)
     try:
-        return write_trial(record, asked.root, beside=beside)
+        return write_trial(record, asked.root, times, beside)
     except OSError as error:
         raise ValueError(f"--root {asked.root}: {error.strerror}") from None
 

@@ -57,10 +57,41 @@ def test_the_formulas_are_ours():
         value = sum(value) / 2 if isinstance(value, list) else value
         assert said[f"{aggregation}_ttft_ms"] == pytest.approx(1e3 * value)
     tpot = [sum(one) / len(one) for one in gaps]
-    assert said["mean_tpot_ms"] == pytest.approx(1e3 * sum(tpot) / len(tpot), rel=0.02)
+    assert said["mean_tpot_ms"] == pytest.approx(1e3 * sum(tpot) / len(tpot))
     pooled = [gap for one in gaps for gap in one]
     assert said["mean_itl_ms"] == pytest.approx(1e3 * sum(pooled) / len(pooled))
     assert said["request_throughput"] == pytest.approx(said["completed"] / said["duration"])
+
+
+def test_requests_that_were_saved_in_detail_are_samples(tmp_path):
+    (trial,) = imported(tmp_path, RANDOM)
+    said = json.loads(RANDOM.read_bytes())
+    assert [one.ttft_ms for one in trial.samples] == pytest.approx(
+        [1e3 * one for one in said["ttfts"]]
+    )
+    mean = sum(one.tpot_ms or 0 for one in trial.samples) / 6
+    assert mean == pytest.approx(said["mean_tpot_ms"])
+    for one, ttft, gaps in zip(trial.requests, said["ttfts"], said["itls"], strict=True):
+        assert one.token_times_s[0] - one.started_s == pytest.approx(ttft)
+        assert one.token_times_s[-1] - one.started_s == pytest.approx(ttft + sum(gaps))
+        assert len(one.token_times_s) == 8
+    assert imported(tmp_path / "other", PREFIX)[0].samples == ()
+
+
+def test_a_request_that_failed_has_its_error_and_no_times(tmp_path):
+    said = json.loads(RANDOM.read_bytes())
+    errors, texts = ["", "gone", *[""] * 4], said["generated_texts"]
+    lost = changed(tmp_path, errors=errors, failed=1, completed=5, generated_texts=texts)
+    (trial,) = imported(tmp_path / "store", lost)
+    sample, times = trial.samples[1], trial.requests[1]
+    assert (sample.error, sample.finish, sample.ttft_ms, sample.tpot_ms) == (
+        "gone",
+        "error",
+        None,
+        None,
+    )
+    assert times.token_times_s == ()
+    assert trial.samples[0].error is None
 
 
 def test_a_percentile_of_too_few_requests_says_so(tmp_path):
@@ -120,6 +151,10 @@ def test_without_a_completed_request_its_zeros_are_no_latencies(tmp_path):
         (RANDOM.read_text().replace('"20261128-055524"', '"yesterday"'), "date: time data"),
         (RANDOM.read_text().replace('"failed": 0', '"failed": -1'), "failed: Input should be"),
         (RANDOM.read_text().replace('"duration": 0.', '"duration": NaN, "x": 0.'), "duration"),
+        (
+            RANDOM.read_text().replace('"output_lens": [', '"output_lens": [9, '),
+            "details are not of the same requests: 6 input_lens, 7 output_lens",
+        ),
     ],
 )
 def test_a_malformed_file_is_one_line_with_the_file_and_the_reason(text, reason, tmp_path, capsys):
