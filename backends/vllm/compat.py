@@ -42,6 +42,7 @@ __all__ = [
     "get_current_vllm_config_or_none",
     "register_backend",
     "stock_cpu_backend",
+    "stock_worker",
 ]
 
 
@@ -50,3 +51,14 @@ def stock_cpu_backend() -> Any:
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
     return CPUAttentionBackend
+
+
+def stock_worker() -> Any:
+    """The worker that vLLM itself takes on this platform."""
+    if current_platform.is_cpu():
+        from vllm.v1.worker.cpu_worker import CPUWorker
+
+        return CPUWorker
+    from vllm.v1.worker.gpu_worker import Worker
+
+    return Worker
