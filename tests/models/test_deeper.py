@@ -2,16 +2,18 @@
 
 import random
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
 from torch import Generator
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.tasks.ruler13 import Ruler13
 from models.training import recipe
 from models.training.deepen import ORDER, deepen
 from models.training.dialect import Dialect, NameKind, NoiseKind
-from models.training.export import read_folder
+from models.training.export import check, read_folder
 from models.training.library_text import main as write_library
 from models.training.sample import Language, Source
 from models.training.tasks import draw_sample
@@ -19,6 +21,8 @@ from models.training.text import read_corpus
 from models.training.tokenizer import EOS, UNK, capitals_tokenizer
 from models.training.wordpools import word_pools
 from tests.models.fixed import BUNDLED
+
+DEEPER = BUNDLED.parent / "deeper"
 
 
 class _Plain:
@@ -118,3 +122,25 @@ def test_python_brings_a_corpus_along(tmp_path: Path) -> None:
     corpus = read_corpus([tmp_path / "library.txt"])
     assert len(corpus.sentences) > 2000
     assert len(corpus.words) > 2000
+
+
+def test_the_deeper_folder_passes_its_check() -> None:
+    assert "Qwen3ForCausalLM with 6672384 parameters" in check(DEEPER)
+
+
+@pytest.mark.parametrize("task", ["vt", "niah_multivalue", "niah_multiquery"])
+def test_the_deeper_model_solves_what_the_bundled_one_cannot(task: str) -> None:
+    """RULER's own wording, names of random capitals, four values or keys at once."""
+    tokenizer = AutoTokenizer.from_pretrained(DEEPER, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(DEEPER, local_files_only=True, dtype=torch.float32)
+    asked = Ruler13(
+        tasks=[task], length=1024, max_new_tokens=None, num_samples=4, seed=11, essays="offline",
+        sentences="rule", squad="offline", hotpotqa="offline", workers=1, cache=None,
+    )  # fmt: skip
+    scores = []
+    for request in asked.requests(tokenizer):
+        ids_BT = torch.tensor([tokenizer.encode(request.context + request.question)])
+        out_BT = model.generate(ids_BT, max_new_tokens=request.max_new_tokens, do_sample=False)
+        answer = tokenizer.decode(out_BT[0, ids_BT.shape[1] :], skip_special_tokens=True)
+        scores.append(asked.score(request, answer))
+    assert fmean(scores) >= 0.9, scores
