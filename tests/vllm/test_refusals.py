@@ -19,7 +19,7 @@ MIXED = {"use_sliding_window": True, "sliding_window": 128, "max_window_layers":
 NOT_SERVED = [name for name in options("algo") if name not in {"dense", *SERVED}]
 CASES = {
     ("tier=cpu",): "tier=cpu is not served; use tier=hbm",
-    ("tier=hbm+cpu+disk",): "or tier=hbm+cpu",
+    ("tier=hbm+cpu+disk", "tier.hbm.size=auto"): "or tier=hbm+cpu",
     ("tier=hbm+cpu", "budget=static"): "use budget=none",
     ("probe=on",): "probe=on",
     ("trace=on",): "trace=on",
