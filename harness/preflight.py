@@ -117,7 +117,7 @@ def plan_for(
         request_pages=request_pages,
         frames=frames,
     )
-    _check_fast_tier(settings, algorithm, plan)
+    check_fast_tier(settings, algorithm, plan)
     _check_last_tier(settings, plan)
     return plan
 
@@ -219,7 +219,8 @@ def frames_by_tier(settings: Settings, geometry: KVGeometry, everything: int) ->
     return frames
 
 
-def _check_fast_tier(settings: Settings, algorithm: Algorithm, plan: Plan) -> None:
+def check_fast_tier(settings: Settings, algorithm: Algorithm, plan: Plan) -> None:
+    """One step of one layer fits; raises ValueError that says what would."""
     fast = settings.tier.levels[0]
     needed, why = _needed(algorithm, plan)
     if plan.frames[fast] < needed:

@@ -9,6 +9,7 @@ from backends.vllm.composition import Composition
 from harness.budgets import in_tokens
 from harness.build import build_algorithm, build_mapper
 from harness.composing import settings_from
+from harness.hosting import hosting
 from harness.settings import Settings, validated
 
 
@@ -33,4 +34,5 @@ def compose(settings: Settings, algorithm: Any) -> Composition:
         mapper=build_mapper(settings, algorithm),
         page_tokens=settings.partition.page_tokens,
         kernel=settings.backend.kernel,
+        hosting=hosting(settings, algorithm) if len(settings.tier.levels) > 1 else None,
     )

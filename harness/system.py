@@ -115,7 +115,17 @@ def assemble(
 def build_memory(
     settings: Settings, table: PageTable, num_frames: Mapping[str, int]
 ) -> CacheManager:
-    """Empty levels, fastest first, and what says who may keep what."""
+    """Empty levels, and what says who may keep what."""
+    rule = build(settings.budget.rule, "budget.rule") if settings.budget.rule else None
+    sharing = Sharing(table, rule, settings.budget.window)
+    levels = build_levels(settings, table, num_frames)
+    return CacheManager(table.geometry, table, levels, sharing, Counters())
+
+
+def build_levels(
+    settings: Settings, table: PageTable, num_frames: Mapping[str, int]
+) -> tuple[Level, ...]:
+    """Empty levels, fastest first, for the pages of a table."""
     geometry = table.geometry
     names = settings.tier.levels
     levels = []
@@ -126,9 +136,7 @@ def build_memory(
         frames = build(settings.metadata.table, "metadata.table", table.num_pages, device)
         policy = build(settings.cache.policy, "cache.policy") if name != names[-1] else None
         levels.append(Level(tier, frames, policy, table if depth == 0 else None))
-    rule = build(settings.budget.rule, "budget.rule") if settings.budget.rule else None
-    sharing = Sharing(table, rule, settings.budget.window)
-    return CacheManager(geometry, table, tuple(levels), sharing, Counters())
+    return tuple(levels)
 
 
 def _index(

@@ -1,6 +1,6 @@
 """Engines of vLLM in this process: vLLM as it comes, and vLLM with the composed system in it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -16,6 +16,8 @@ from harness.settings import DummyModel, Settings
 from harness.workload import Workload
 from sparse_algos.base import Algorithm
 
+SERVED = (("hbm",), ("hbm", "cpu"))
+
 
 @dataclass(kw_only=True)
 class VllmEngines(Engines):
@@ -29,9 +31,10 @@ class VllmEngines(Engines):
     ) -> None:
         """See Engines; everything that stands against it, at once."""
         claims = {
-            f"tier={settings.tier.name} is not served, all KV is in vLLM's cache; use tier=hbm": (
-                settings.tier.levels != ("hbm",)
-            ),
+            f"tier={settings.tier.name} is not served; use tier=hbm, where KV is in vLLM's cache, "
+            "or tier=hbm+cpu": settings.tier.levels not in SERVED,
+            "budget=static counts what each request holds, and blocks of vLLM are of several; use "
+            "budget=none": len(settings.tier.levels) > 1 and settings.budget.name == "static",
             "backend.prefill must be chunked": settings.backend.prefill != "chunked",
             "backend.prefetch has nothing to load": settings.backend.prefetch,
             "probe=on looks into backend=transformers alone": settings.probe.requests > 0,
@@ -53,8 +56,9 @@ class VllmEngines(Engines):
         asked = prepared.asked.model_dump(mode="json", by_alias=True)
         settings = self._engine_settings(prepared)
         for name, algorithm in prepared.algorithms.items():
+            own = settings if algorithm.is_dense else self._composed_settings(prepared, settings)
             try:
-                arms[name] = VllmBackend(settings, None if algorithm.is_dense else asked)
+                arms[name] = VllmBackend(own, None if algorithm.is_dense else asked)
             except (ValueError, NotImplementedError, AssertionError) as error:
                 raise RefusedError(f"backend=vllm, arm {name}: {error}") from error
         self.num_parameters = count_parameters(prepared.info)
@@ -71,7 +75,6 @@ class VllmEngines(Engines):
 
     def _engine_settings(self, prepared: Prepared) -> EngineSettings:
         settings, plan = prepared.settings, prepared.plan
-        blocks = plan.sequences * -(-plan.max_tokens // self.block_tokens) + 1
         geometry = plan.geometry
         block_bytes = geometry.pages_for(self.block_tokens) * geometry.page_bytes
         size = settings.tier.arenas["hbm"].size
@@ -83,12 +86,30 @@ class VllmEngines(Engines):
             max_batch=plan.sequences,
             chunk_tokens=plan.chunk_tokens,
             block_tokens=self.block_tokens,
-            kv_bytes=blocks * block_bytes
-            if size == "auto"
+            kv_bytes=self._num_blocks(prepared) * block_bytes
+            if size == "auto" or len(settings.tier.levels) > 1
             else plan.frames["hbm"] * geometry.page_bytes,
             prefix_caching=self.prefix_caching,
             random_weights=isinstance(model, DummyModel),
         )
+
+    def _composed_settings(self, prepared: Prepared, stock: EngineSettings) -> EngineSettings:
+        """Of the composed arm: where KV is hosted, as many blocks, of digests."""
+        if len(prepared.settings.tier.levels) == 1:
+            return stock
+        geometry = prepared.plan.geometry
+        slots = geometry.num_layers * geometry.num_kv_heads * self.block_tokens
+        digests = self._num_blocks(prepared) * slots * geometry.dtype.itemsize
+        return replace(stock, kv_bytes=digests)
+
+    def _num_blocks(self, prepared: Prepared) -> int:
+        """For all requests that run at one time, and the one that vLLM keeps for itself."""
+        plan, tier = prepared.plan, prepared.settings.tier
+        wanted = plan.sequences * -(-plan.max_tokens // self.block_tokens) + 1
+        last = tier.levels[-1]
+        if len(tier.levels) == 1 or tier.arenas[last].size == "auto":
+            return wanted
+        return min(wanted, plan.frames[last] // plan.geometry.pages_for(self.block_tokens))
 
 
 def _folder(info: ModelInfo) -> str:

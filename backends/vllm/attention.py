@@ -25,19 +25,15 @@ from backends.vllm.compat import (
     get_current_vllm_config_or_none,
     stock_cpu_backend,
 )
-from backends.vllm.compose import compose_for
-from backends.vllm.composition import KEY
+from backends.vllm.compose import compose_for, is_composed
+from backends.vllm.digests import Digests
 from backends.vllm.pages import BlockLayout
 from backends.vllm.requests import Requests
-from backends.vllm.runtime import EngineStep, Limits, Runtime
+from backends.vllm.rows import Limits
+from backends.vllm.runtime import EngineStep, Runtime
 from memory_tiers.base import KVGeometry
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def is_composed(vllm_config: Any) -> bool:
-    """Whether an engine of this config runs a system of ours."""
-    return vllm_config is not None and KEY in (vllm_config.additional_config or {})
 
 
 class PagedImpl(AttentionImpl):
@@ -162,8 +158,8 @@ class ServedLayers(NamedTuple):
             head_dim=geometry.head_dim,
             page_size=geometry.page_tokens,
         )
-        pools = [self.layout.pool(layers[name].kv_cache) for name in self.layer_names]
-        return Runtime(self.composition, geometry, self.layout, self.limits, kernel, pools)
+        caches = [layers[name].kv_cache for name in self.layer_names]
+        return Runtime(self.composition, geometry, self.layout, self.limits, kernel, caches)
 
 
 def plan_for(
@@ -181,11 +177,6 @@ def plan_for(
         num_kv_heads=spec.num_kv_heads,
         head_dim=spec.head_size,
     )
-    reasons = composition.refusals() + layout.refusals() + _against(names, vllm_config)
-    if spec.dtype not in DTYPES or spec.dtype != model.dtype:
-        reasons.append(f"KV is {spec.dtype} and the model {model.dtype}")
-    if reasons:
-        raise ValueError("backend=vllm cannot run this: " + "; ".join(dict.fromkeys(reasons)))
     geometry = KVGeometry(
         num_layers=len(names),
         num_kv_heads=spec.num_kv_heads,
@@ -194,10 +185,22 @@ def plan_for(
         dtype=spec.dtype,
         device=device,
     )
+    limits = Limits(
+        num_sequences=scheduler.max_num_seqs,
+        step_tokens=scheduler.max_num_batched_tokens,
+        max_tokens=model.max_model_len,
+    )
+    reasons = composition.refusals() + layout.refusals() + _against(names, vllm_config)
+    if (hosting := composition.hosting) is not None:
+        num_blocks = vllm_config.cache_config.num_gpu_blocks or 0
+        reasons += hosting.refusals(geometry, limits, num_blocks * spec.block_size)
+    if spec.dtype not in DTYPES or spec.dtype != model.dtype:
+        reasons.append(f"KV is {spec.dtype} and the model {model.dtype}")
+    if reasons:
+        raise ValueError("backend=vllm cannot run this: " + "; ".join(dict.fromkeys(reasons)))
     logging.getLogger("vllm.kvloom").info(
         "kvloom: %s on %d layers", composition.algorithm.name, len(names)
     )
-    limits = Limits(num_sequences=scheduler.max_num_seqs, max_tokens=model.max_model_len)
     return ServedLayers(names, composition, geometry, layout, limits)
 
 
@@ -240,6 +243,7 @@ class PagedBackend(AttentionBackend):
     @staticmethod
     def get_impl_cls() -> Any:
         """See vLLM's contract."""
+        Digests.note(get_current_vllm_config_or_none())
         return PagedImpl
 
     @staticmethod
@@ -257,6 +261,11 @@ class PagedBackend(AttentionBackend):
         """A block and head in one piece of memory."""
         return (KVCacheLayout.LBHNC,)
 
+    @classmethod
+    def customize_spec(cls, spec: Any) -> Any:
+        """See vLLM's contract."""
+        return Digests.of(spec)
+
 
 if current_platform.is_cpu():
 
@@ -266,9 +275,16 @@ if current_platform.is_cpu():
         @staticmethod
         def get_impl_cls() -> Any:
             """The stock one while layers of an engine without a composition are made."""
-            if is_composed(get_current_vllm_config_or_none()):
+            vllm_config = get_current_vllm_config_or_none()
+            Digests.note(vllm_config)
+            if is_composed(vllm_config):
                 return PagedImpl
             return stock_cpu_backend().get_impl_cls()
+
+        @classmethod
+        def customize_spec(cls, spec: Any) -> Any:
+            """See vLLM's contract."""
+            return Digests.of(super().customize_spec(spec))
 
         @staticmethod
         def get_builder_cls() -> Any:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from backends.vllm.hosted import Hosting
 from memory_tiers.base import PartitionMapper
 from sparse_algos.base import Algorithm
 from sparse_algos.retriever import Retriever
@@ -13,12 +14,16 @@ DENSE_TOO = "use algo=quest, or backend=transformers"
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
-    """A system for one model; kernel: a name, see backends.attention.select."""
+    """A system for one model.
+
+    kernel: a name, see backends.attention.select; hosting: None where all KV is in vLLM's cache.
+    """
 
     algorithm: Algorithm
     mapper: PartitionMapper
     page_tokens: int
     kernel: str
+    hosting: Hosting | None = None
 
     def refusals(self) -> list[str]:
         """Why it cannot run inside vLLM, by declared capabilities."""

@@ -15,6 +15,7 @@ from backends.vllm.composition import KEY
 from backends.vllm.requests import CONTEXT
 from backends.vllm.runtime import Runtime
 from memory_tiers.counters import Counters
+from memory_tiers.tiers.base import Tier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,16 +118,20 @@ class VllmBackend(Backend):
         """See Backend."""
         peaks = {"hbm": self._peak_blocks * self._block_bytes}
         if (runtime := self.runtime) is not None:
+            for tier in self._own_tiers(runtime):
+                peaks[tier.name] = peaks.get(tier.name, 0) + tier.peak_bytes
             if runtime.summaries is not None:
                 peaks["index"] = runtime.summaries.peak_bytes
-            peaks["page_tables"] = sum(runtime.memory.fast.table.num_bytes().values())
+            tables = [level.table.num_bytes() for level in runtime.memory.levels]
+            peaks["page_tables"] = sum(sum(parts.values()) for parts in tables)
         return peaks
 
     def facts(self) -> dict[str, Any]:
         """See Backend."""
         cache, activation = self.engine.vllm_config.cache_config, self.activation
+        tiers = [] if (runtime := self.runtime) is None else self._own_tiers(runtime)
         return {
-            "tiers": {},
+            "tiers": {tier.name: tier.facts for tier in tiers},
             "page_tables": {},
             "preempted": sum(self._preempted.values()),
             "prompt_tokens_cached": sum(self._cached.values()),
@@ -145,6 +150,10 @@ class VllmBackend(Backend):
         if (runtime := self.runtime) is not None:
             runtime.memory.counters = Counters()
             runtime.num_rows.clear()
+
+    def _own_tiers(self, runtime: Runtime) -> Sequence[Tier]:
+        """Those beside vLLM's cache."""
+        return runtime.memory.tiers if runtime.composition.hosting is not None else ()
 
     def _prompt(self, request: Request) -> dict[str, Any]:
         prompt: dict[str, Any] = {"prompt_token_ids": list(request.prompt_ids)}

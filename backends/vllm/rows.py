@@ -8,6 +8,15 @@ import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one step of the engine may hold, and a sequence."""
+
+    num_sequences: int
+    step_tokens: int
+    max_tokens: int
+
+
 class Member(NamedTuple):
     """The rows of one request in a step: tokens stored .. stored + new - 1 of its sequence.
 

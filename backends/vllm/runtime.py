@@ -14,21 +14,10 @@ from backends.row_attention import LayerRules
 from backends.step import Chunk, Step
 from backends.vllm.composition import Composition
 from backends.vllm.pages import BlockLayout
-from backends.vllm.rows import Member, Rows, sort_rows
-from backends.vllm.tables import BlockFrames, BlockSummaries, BlockTier
+from backends.vllm.rows import Limits, Member, Rows, sort_rows
+from backends.vllm.tables import BlockMemory, BlockSummaries, HeldMemory
 from memory_tiers.base import KVGeometry
-from memory_tiers.counters import Counters
-from memory_tiers.level import Level
-from memory_tiers.manager import CacheManager
 from memory_tiers.page_table import PageTable
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one step of the engine may hold, and a sequence."""
-
-    num_sequences: int
-    max_tokens: int
 
 
 @dataclass(frozen=True)
@@ -51,9 +40,12 @@ class EngineStep:
         self.runtime.enter(layer, self.rows)
         order_N = self.rows.order_N
         if order_N is None:
-            return self.step.attend(layer, query_NHD, key_NKD, value_NKD, scale)
+            out_NHD = self.step.attend(layer, query_NHD, key_NKD, value_NKD, scale)
+            self.runtime.leave(layer, self.rows)
+            return out_NHD
         query_NHD, key_NKD, value_NKD = (one[order_N] for one in (query_NHD, key_NKD, value_NKD))
         out_NHD = self.step.attend(layer, query_NHD, key_NKD, value_NKD, scale)
+        self.runtime.leave(layer, self.rows)
         return out_NHD.new_empty(out_NHD.shape).index_copy_(0, order_N, out_NHD)
 
 
@@ -71,19 +63,20 @@ class Runtime:
         layout: BlockLayout,
         limits: Limits,
         kernel: AttentionKernel,
-        pools: Sequence[Tensor],
+        caches: Sequence[Tensor],
     ) -> None:
-        """Take hold of the layers' pools."""
+        """Take hold of the layers' caches, [B, K, N, C]; raises ValueError where KV has no room."""
         self.composition = composition
         self.layout = layout
         self.num_rows: Counter[tuple[int, bool]] = Counter()
         max_tokens = -(-limits.max_tokens // layout.block_tokens) * layout.block_tokens
         table = PageTable(geometry, limits.num_sequences, max_tokens, layered=False)
-        self.tier = BlockTier(pools, geometry)
-        self._frames = BlockFrames(layout, table)
-        level = Level(self.tier, self._frames, None)
-        self.memory = CacheManager(geometry, table, (level,), None, Counters())
-        self.summaries = self._summaries(layout, table, len(pools))
+        self.memory: BlockMemory = (
+            HeldMemory(table, layout, caches)
+            if composition.hosting is None
+            else composition.hosting.memory(table, layout, caches)
+        )
+        self.summaries = self._summaries(layout, table, caches)
         algorithm = composition.algorithm
         self.attention = PagedAttention(
             algorithm=algorithm,
@@ -95,7 +88,7 @@ class Runtime:
 
     def begin(self, members: Sequence[Member], blocks_BW: Tensor) -> EngineStep:
         """Of a step over these requests, whose blocks are int32 [B, W]."""
-        self._frames.assign(blocks_BW)
+        self.memory.assign(members, blocks_BW)
         if self.summaries is not None:
             self.summaries.assign(blocks_BW)
         rows, table = sort_rows(members), self.memory.table
@@ -115,23 +108,26 @@ class Runtime:
 
     def enter(self, layer: int, rows: Rows) -> None:
         """Serve this layer from now on."""
-        self.tier.enter(layer)
+        self.memory.enter(layer)
         if self.summaries is not None:
             self.summaries.enter(layer)
         chosen = rows.num_chosen if self.attention.acts_on(layer) else 0
         self.num_rows[layer, True] += chosen
         self.num_rows[layer, False] += rows.num_rows - chosen
 
+    def leave(self, layer: int, rows: Rows) -> None:
+        """This layer is through."""
+        if rows.decode and layer == self.memory.geometry.num_layers - 1:
+            self.memory.end_step()
+
     def _summaries(
-        self, layout: BlockLayout, table: PageTable, num_layers: int
+        self, layout: BlockLayout, table: PageTable, caches: Sequence[Tensor]
     ) -> BlockSummaries | None:
         if (retrieve := self.composition.algorithm.retrieve) is None:
             return None
         geometry = table.geometry
         spec = retrieve.summary_spec(geometry.head_dim, geometry.dtype)
-        frames_per_block = layout.pages_per_block * layout.num_kv_heads
-        num_blocks = self.tier.num_frames // frames_per_block
-        return BlockSummaries(spec, layout, table, num_blocks, num_layers)
+        return BlockSummaries(spec, layout, table, len(caches[0]), len(caches))
 
     def _index(self, kernel: AttentionKernel) -> Index | None:
         if self.summaries is None:

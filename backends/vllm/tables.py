@@ -4,6 +4,7 @@ vLLM decides which block a sequence has; a block that several share is in the ro
 Layers have pools of their own under the same block numbers, and are entered one after the other.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,13 @@ import torch
 from torch import Tensor
 
 from backends.vllm.pages import BlockLayout
+from backends.vllm.rows import Member
 from memory_tiers.base import FrameTable, KVGeometry, TableView
 from memory_tiers.copies import copy_frames
+from memory_tiers.counters import Counters
 from memory_tiers.huge import huge_empty
+from memory_tiers.level import Level
+from memory_tiers.manager import CacheManager
 from memory_tiers.page_table import PageTable
 from memory_tiers.summary_store import Segments, SummaryStore
 from memory_tiers.tiers.base import Tier
@@ -58,11 +63,31 @@ class BlockFrames(FrameTable):
         shape = (table.num_sequences, layout.num_kv_heads, table.pages_per_row)
         self._cells_BKP = torch.zeros(shape, dtype=torch.int32, device=self.device)
         self._cells_C = self._cells_BKP.flatten()
+        self.assigned_C = self._cells_C[:0]
 
     def assign(self, blocks_BW: Tensor) -> None:
         """The first sequences of the batch have these blocks, int32 [B, W]."""
         frames_BKN = self._layout.frames(blocks_BW)
         self._cells_BKP[: len(blocks_BW), :, : frames_BKN.shape[2]] = frames_BKN
+        self.assigned_C = self._cells_BKP[: len(blocks_BW)].flatten()
+
+    def begun(self, members: Sequence[Member]) -> Tensor:
+        """Frames of pages whose first slot a step writes, to the end of their block, int64 [N]."""
+        size, block = self._layout.page_tokens, self._layout.block_tokens
+        parts = [self._cells_C[:0]]
+        for slot, member in enumerate(members):
+            first, stop = -(-member.stored // size), member.stored + member.new
+            if first * size < stop:
+                end = -(-stop // block) * self._layout.pages_per_block
+                parts.append(self._cells_BKP[slot, :, first:end].flatten())
+        return torch.cat(parts).long()
+
+    def are_shared(self, members: Sequence[Member], blocks_BW: Tensor) -> bool:
+        """Whether two members of a step have a block in common."""
+        size = self._layout.block_tokens
+        counts = [-(-(one.stored + one.new) // size) for one in members]
+        used = [row[:count] for row, count in zip(blocks_BW.tolist(), counts, strict=True)]
+        return len({block for row in used for block in row}) < sum(counts)
 
     def frames(self, pages_N: Tensor) -> Tensor:
         """See FrameTable; every page of a row has one."""
@@ -83,6 +108,38 @@ class BlockFrames(FrameTable):
     def num_bytes(self) -> dict[str, int]:
         """See FrameTable: all of it is `cells`."""
         return {"cells": self._cells_C.nbytes}
+
+
+class BlockMemory(CacheManager):
+    """Pages by place in the batch, which are those of vLLM's blocks; layers are entered in turn."""
+
+    @abstractmethod
+    def assign(self, members: Sequence[Member], blocks_BW: Tensor) -> None:
+        """A step over these requests begins, whose blocks are int32 [B, W]."""
+
+    @abstractmethod
+    def enter(self, layer: int) -> None:
+        """Be the pages of this layer from now on."""
+
+
+class HeldMemory(BlockMemory):
+    """All KV is in vLLM's cache."""
+
+    def __init__(self, table: PageTable, layout: BlockLayout, caches: Sequence[Tensor]) -> None:
+        """caches: of the layers, [B, K, N, C]."""
+        geometry = table.geometry
+        self._tier = BlockTier([layout.pool(one) for one in caches], geometry)
+        self._places = BlockFrames(layout, table)
+        level = Level(self._tier, self._places, None)
+        super().__init__(geometry, table, (level,), None, Counters())
+
+    def assign(self, members: Sequence[Member], blocks_BW: Tensor) -> None:
+        """See BlockMemory."""
+        self._places.assign(blocks_BW)
+
+    def enter(self, layer: int) -> None:
+        """See BlockMemory."""
+        self._tier.enter(layer)
 
 
 class BlockSummaries(SummaryStore):

@@ -10,11 +10,18 @@ from torch import Tensor
 
 from backends.attention.select import choose_kernel
 from backends.vllm.composition import Composition
-from backends.vllm.pages import BlockLayout, unpack_slots, unpack_vec
-from backends.vllm.rows import Member, sort_rows
-from backends.vllm.runtime import Limits, Runtime
+from backends.vllm.hosted import Hosting
+from backends.vllm.pages import BlockLayout
+from backends.vllm.rows import Limits, Member, sort_rows
+from backends.vllm.runtime import Runtime
 from harness.build import build_algorithm, build_mapper
 from memory_tiers.base import KVGeometry
+from memory_tiers.level import Level
+from memory_tiers.page_table import PageTable
+from memory_tiers.policies.bucketed_lru import BucketedLru
+from memory_tiers.tables.flat import Flat
+from memory_tiers.tiers.cpu import HostMemory
+from memory_tiers.tiers.hbm import Hbm
 from sparse_algos.base import Algorithm
 from sparse_algos.index_data import Keys
 from sparse_algos.model_shape import ModelShape, Rotary
@@ -31,10 +38,14 @@ MODEL = ModelShape(
     rotary=Rotary(1e4 ** -torch.arange(0, 1, 2 / DIM)),
 )
 LENGTHS = (150, 33, 64)
+# Of NUM_BLOCKS * BLOCK / 16 pages by head and layer, 576.
+FAST_FRAMES = 48
 STEPS = 20
 
 
-def composition_of(name: str, budget_tokens: int | float = 64) -> Composition:
+def composition_of(
+    name: str, budget_tokens: int | float = 64, hosting: Hosting | None = None
+) -> Composition:
     """The part of a system that runs inside another engine."""
     settings = settings_of(name)
     algorithm: Algorithm = build_algorithm(settings)
@@ -46,7 +57,23 @@ def composition_of(name: str, budget_tokens: int | float = 64) -> Composition:
         mapper=build_mapper(settings, algorithm),
         page_tokens=PAGE_TOKENS,
         kernel="auto",
+        hosting=hosting,
     )
+
+
+def hosting_of(num_fast_frames: int) -> Hosting:
+    """A fast level of so many frames over one that holds all pages."""
+
+    def levels(blocks: PageTable) -> tuple[Level, ...]:
+        device, geometry = torch.device("cpu"), blocks.geometry
+        fast = Hbm("hbm", num_fast_frames, geometry)
+        below = HostMemory("cpu", geometry.pages_for(blocks.max_tokens), geometry)
+        return (
+            Level(fast, Flat(blocks.num_pages, device), BucketedLru(buckets=8), blocks),
+            Level(below, Flat(blocks.num_pages, device), None),
+        )
+
+    return Hosting(refusals=lambda *_: [], levels=levels, window=4)
 
 
 def layout_of(composition: Composition, block_tokens: int = BLOCK) -> BlockLayout:
@@ -71,13 +98,13 @@ def runtime_of(composition: Composition) -> Runtime:
         device=torch.device("cpu"),
     )
     layout = layout_of(composition)
-    shape = (NUM_BLOCKS, HEADS, BLOCK, 2 * DIM)
-    pools = [layout.pool(torch.full(shape, torch.nan)) for _ in range(LAYERS)]
+    shape = (NUM_BLOCKS, HEADS, BLOCK, 2 * DIM if composition.hosting is None else 1)
+    caches = [torch.full(shape, torch.nan) for _ in range(LAYERS)]
     kernel = choose_kernel(
         "auto", device="cpu", dtype=torch.float32, head_dim=DIM, page_size=PAGE_TOKENS
     )
-    limits = Limits(num_sequences=4, max_tokens=256)
-    return Runtime(composition, geometry, layout, limits, kernel, pools)
+    limits = Limits(num_sequences=4, step_tokens=256, max_tokens=256)
+    return Runtime(composition, geometry, layout, limits, kernel, caches)
 
 
 def rows_of(uid: int, start: int, stop: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -162,6 +189,30 @@ def test_which_blocks_a_sequence_has_never_changes_its_answers(name):
     assert name == "dense" or decode.slots_wanted < decode.slots_context
 
 
+@pytest.mark.parametrize("name", SERVED)
+def test_where_the_pages_of_blocks_are_never_changes_an_answer(name):
+    """The fast level holds what a step of a layer reads, of all that there is a twelfth."""
+    hosted = runtime_of(composition_of(name, hosting=hosting_of(FAST_FRAMES)))
+    for blocks in (SCATTERED, IN_ORDER):  # the second time, blocks hold what the first one left
+        expected = converse(runtime_of(composition_of(name)), blocks)
+        for first, second in zip(converse(hosted, blocks), expected, strict=True):
+            torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
+    decode = hosted.memory.counters.decode
+    assert decode.bytes_moved["cpu->hbm"] > 0
+    assert 0 < decode.pages_hit < decode.pages_wanted
+    assert decode.pages_mandatory == decode.pages_read
+
+
+def test_what_was_in_a_block_that_is_given_out_anew_is_not_moved():
+    hosted = runtime_of(composition_of("dense", hosting=hosting_of(FAST_FRAMES)))
+    blocks = {0: [7], 1: [1, 2, 3], 2: [7]}
+    for uid, length in ((0, 60), (1, 150), (2, 60)):  # the second one needs all of the fast level
+        attended(hosted, [uid], [Member(0, length, length, length)], blocks)
+    moved = hosted.memory.counters.prefill.bytes_moved
+    assert moved["hbm->cpu"] > 0
+    assert moved["cpu->hbm"] == 0
+
+
 @pytest.mark.parametrize("name", ["quest", "arkvale", "seerattention_r", "shadowkv"])
 def test_summaries_of_blocks_are_those_of_the_keys_in_them(name):
     runtime = runtime_of(composition_of(name))
@@ -182,10 +233,12 @@ def test_summaries_of_blocks_are_those_of_the_keys_in_them(name):
                 torch.testing.assert_close(kept[key], built, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["quest", "arkvale", "tidaldecode"])
-def test_a_block_that_is_shared_serves_who_did_not_write_it(name):
+@pytest.mark.parametrize("hosting", [None, FAST_FRAMES])
+@pytest.mark.parametrize("name", ["quest", "arkvale", "tidaldecode", "dense"])
+def test_a_block_that_is_shared_serves_who_did_not_write_it(name, hosting):
     """The second sequence has the first one's tokens, and its first two blocks."""
-    runtime, blocks = runtime_of(composition_of(name)), {0: [5, 9, 2]}
+    hosting = hosting and hosting_of(hosting)
+    runtime, blocks = runtime_of(composition_of(name, hosting=hosting)), {0: [5, 9, 2]}
     whole = attended(runtime, [0], [Member(0, 150, 150, 150)], blocks)[0]
     assert whole.shape[1] == 150
     expected = attended(runtime, [0], [Member(150, 1, 150, 150)], blocks)[0]
@@ -193,6 +246,16 @@ def test_a_block_that_is_shared_serves_who_did_not_write_it(name):
     attended(runtime, [0], [Member(128, 22, 150, 150)], shared)
     told = attended(runtime, [0], [Member(150, 1, 150, 150)], shared)[0]
     torch.testing.assert_close(told, expected, rtol=1e-5, atol=1e-6)
+    table_BW = torch.tensor([blocks[0], shared[0]], dtype=torch.int32)
+    twins = runtime.begin([Member(150, 1, 150, 150)] * 2, table_BW)
+    for layer in range(LAYERS):
+        doubled = (torch.cat((one, one)) for one in rows_of(0, 150, 151, layer))
+        for told in twins.attend(layer, *doubled, DIM**-0.5):
+            torch.testing.assert_close(told, expected[layer, 0], rtol=1e-5, atol=1e-6)
+    if hosting is not None:
+        page_of_F = runtime.memory.fast.page_of_F
+        held_N = page_of_F[page_of_F >= 0]
+        assert len(held_N.unique()) == len(held_N), "a page took two frames"
 
 
 @given(
@@ -228,36 +291,3 @@ def test_a_prompt_of_one_token_is_no_answer():
     assert rows.decode == (2,)
     assert [piece.is_question for piece in rows.pieces] == [False, True]
     assert rows.order_N.tolist() == [2, 0, 1]
-
-
-@pytest.mark.parametrize("block_tokens", [16, 32, 64, 96, 128, 1024])
-def test_frames_and_segments_of_a_cache_are_each_of_one_block_and_head(block_tokens):
-    layout = layout_of(composition_of("quest"), block_tokens)
-    assert layout.refusals() == []
-    blocks_BW = torch.tensor([[3, 0], [1, 2]])
-    for places_BKN in (layout.frames(blocks_BW), layout.segments(blocks_BW)):
-        total = 4 * HEADS * places_BKN.shape[2] // 2
-        assert places_BKN.flatten().sort().values.tolist() == list(range(total))
-    assert layout.segment * layout.segments_per_block * 16 == block_tokens
-    assert 64 % layout.segment == 0
-
-
-def test_blocks_that_partitions_do_not_divide_are_refused_with_both_reasons():
-    (pages, partitions) = layout_of(composition_of("quest of 32"), 72).refusals()
-    assert "partition.page_tokens=16" in pages
-    assert "algo.retrieve=32" in partitions
-
-
-def test_formats_of_others_are_unpacked():
-    layout = layout_of(composition_of("quest"))
-    key, value = torch.randn(2, 5, HEADS, BLOCK, DIM)
-    ours = torch.stack((key, value), 3).unflatten(2, (-1, PAGE_TOKENS)).transpose(3, 4)
-    assert_unpacked(layout.unpack(ours.reshape(5, HEADS, BLOCK, 2 * DIM)), key, value)
-    vec = torch.cat((key.mT.flatten(2), value.flatten(2)), dim=2)
-    assert_unpacked(unpack_vec(vec.view(5, HEADS, BLOCK, 2 * DIM)), key, value)
-    assert_unpacked(unpack_slots(torch.cat((key, value), dim=3)), key, value)
-
-
-def assert_unpacked(found, key: Tensor, value: Tensor) -> None:
-    assert torch.equal(found.key_BKND, key)
-    assert torch.equal(found.value_BKND, value)

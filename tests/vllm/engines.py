@@ -27,6 +27,9 @@ BLOCK = 64
 MAX_TOKENS = 2048
 # Of a block of the bundled model: 6 layers, 2 kv heads, keys and values of 64 floats.
 BLOCK_BYTES = 6 * 2 * BLOCK * 2 * 64 * 4
+# Of one whose KV is elsewhere: a float of each head and slot.
+DIGEST_BYTES = 6 * 2 * BLOCK * 4
+HOSTED = "tier=hbm+cpu"
 FULL = MAX_TOKENS
 TIGHT = 128
 
@@ -44,6 +47,7 @@ def engine_of(*overrides: str, num_blocks: int = 200, **changes: Any) -> VllmBac
 
     All of them are kept: vLLM takes down what engines of a process share with the first that goes.
     """
+    block_bytes = DIGEST_BYTES if HOSTED in overrides else BLOCK_BYTES
     settings = {
         "path": MODEL,
         "dtype": "float32",
@@ -51,7 +55,7 @@ def engine_of(*overrides: str, num_blocks: int = 200, **changes: Any) -> VllmBac
         "max_batch": 8,
         "chunk_tokens": 256,
         "block_tokens": BLOCK,
-        "kv_bytes": num_blocks * BLOCK_BYTES,
+        "kv_bytes": num_blocks * block_bytes,
         "prefix_caching": True,
     }
     asked = composed(*overrides) if overrides else None

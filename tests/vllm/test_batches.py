@@ -4,11 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import Tensor
 
 from backends.base import Request
+from backends.vllm.hosted import HostedMemory
+from backends.vllm.runtime import Runtime
 from sparse_algos.index_data import Keys
 from tests.vllm.engines import (
     BLOCK,
+    HOSTED,
     TIGHT,
     VllmBackend,
     answers,
@@ -26,10 +30,35 @@ SHARED = 512
 QUESTION = 24
 
 
-@pytest.fixture(scope="module", params=["quest", "arkvale"])
+# Of the 13 MiB of KV that the blocks hold.
+FAST = "tier.hbm.size=2MiB"
+
+
+@pytest.fixture(scope="module", params=[("quest",), ("arkvale",), ("quest", HOSTED, FAST)], ids=str)
 def sparse(request: pytest.FixtureRequest) -> VllmBackend:
-    overrides = (f"algo={request.param}", f"algo.retrieve.budget_tokens={TIGHT}")
+    name, *others = request.param
+    overrides = (f"algo={name}", f"algo.retrieve.budget_tokens={TIGHT}", *others)
     return engine_of(*overrides, num_blocks=BLOCKS)
+
+
+def keys_in(runtime: Runtime, blocks: list[int], layer: int) -> Tensor:
+    """Keys that are stored in blocks, wherever these are, [K, T, D]."""
+    pages_KP = runtime.layout.frames(torch.tensor([blocks]))[0]
+    memory = runtime.memory
+    if not isinstance(memory, HostedMemory):
+        memory.enter(layer)
+        return memory.pool_FPSD[pages_KP, 0].flatten(1, 2)
+    fast, below = memory.levels
+    pages_KP = pages_KP + memory.first_page(layer)
+    fast_KP, below_KP = fast.frames(pages_KP), below.frames(pages_KP)
+    here_KP = fast_KP >= 0
+    assert (here_KP | (below_KP >= 0)).any()
+    key_KPSD = torch.where(
+        here_KP[..., None, None],
+        fast.tier.pool_FPSD[fast_KP, 0],
+        below.tier.pool_FPSD[below_KP, 0],
+    )
+    return key_KPSD.flatten(1, 2)
 
 
 def wanted() -> list[Request]:
@@ -61,12 +90,9 @@ def assert_summaries_are_rebuilt(backend: VllmBackend) -> int:
         count = -(-num_tokens // size)
         if retrieve.waits is not None:
             count = (num_tokens - retrieve.waits) // size
-        blocks_1W = torch.tensor([blocks])
-        segments_KW = layout.segments(blocks_1W)[0]
+        segments_KW = layout.segments(torch.tensor([blocks]))[0]
         for layer in range(runtime.memory.geometry.num_layers):
-            runtime.tier.enter(layer)
-            frames_KP = layout.frames(blocks_1W)[0]
-            key_KTD = runtime.memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
+            key_KTD = keys_in(runtime, blocks, layer)
             live_T = torch.arange(key_KTD.shape[1]) < num_tokens
             key_KPSD = key_KTD.unflatten(1, (-1, size))[:, :count]
             live_KPS = live_T.unflatten(0, (-1, size))[:count].expand(len(key_KTD), -1, -1)

@@ -18,7 +18,9 @@ MIXED = {"use_sliding_window": True, "sliding_window": 128, "max_window_layers":
          "num_key_value_heads": 1, "head_dim": 32}  # fmt: skip
 NOT_SERVED = [name for name in options("algo") if name not in {"dense", *SERVED}]
 CASES = {
-    ("tier=hbm+cpu",): "use tier=hbm",
+    ("tier=cpu",): "tier=cpu is not served; use tier=hbm",
+    ("tier=hbm+cpu+disk", "tier.hbm.size=auto"): "or tier=hbm+cpu",
+    ("tier=hbm+cpu", "budget=static"): "use budget=none",
     ("probe=on",): "probe=on",
     ("trace=on",): "trace=on",
     ("backend.prefill=layer_segmented",): "backend.prefill",
@@ -46,7 +48,7 @@ def test_what_cannot_run_is_refused_with_the_reason(
 
 
 def test_all_that_stands_against_it_is_told_at_once(tmp_path, monkeypatch, capsys):
-    overrides = ("algo=infllm", "algo/prefill=a_shape", "tier=hbm+cpu", "probe=on")
+    overrides = ("algo=infllm", "algo/prefill=a_shape", "tier=cpu", "probe=on")
     code, _ = run(("backend=vllm", *SMALL, *overrides), tmp_path, monkeypatch)
     said = capsys.readouterr().err
     assert code == 2
