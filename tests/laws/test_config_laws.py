@@ -1,5 +1,7 @@
 """Every option in conf/ composes, validates, and makes the object it names."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from harness.build import build, build_algorithm, build_mapper, find
@@ -34,7 +36,11 @@ def test_every_option_validates(group, option):
     settings = validated(raw)
     assert settings.model_dump(mode="json")
     for component in targets(raw):
-        assert find(component, group).__name__ == component.target.rpartition(".")[2]
+        if component.target.startswith("harness.vllm_") and find_spec("vllm") is None:
+            with pytest.raises(ValueError, match="make vllm"):
+                find(component, group)
+        else:
+            assert find(component, group).__name__ == component.target.rpartition(".")[2]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
