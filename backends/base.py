@@ -123,12 +123,16 @@ class Backend(ABC):
     def peak_bytes(self) -> dict[str, int]:
         """Most bytes taken at one time: KV pages by tier, `index`, `evictor`, `page_tables`."""
 
+    @property
+    @abstractmethod
+    def num_preempted(self) -> int:
+        """How often a request had to wait once it ran."""
+
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """What was really set up and what happened, for the record.
 
-        At least `tiers`, facts of each; `page_tables`, bytes by level and part; and `preempted`,
-        how often a request had to wait once it ran.
+        At least `tiers`, facts of each; `page_tables`, bytes by level and part; and `preempted`.
         """
 
     @abstractmethod

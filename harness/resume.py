@@ -38,7 +38,7 @@ class Counted:
         return Counted(
             phases={name: one.plus(getattr(arm.counters, name)) for name, one in before.items()},
             peak_bytes={name: max(self.peak_bytes.get(name, 0), peaks[name]) for name in peaks},
-            preempted=self.preempted + arm.facts()["preempted"],
+            preempted=self.preempted + arm.num_preempted,
         )
 
     @property

@@ -116,13 +116,18 @@ class TransformersBackend(Backend):
         peaks["page_tables"] = sum(sum(parts.values()) for parts in tables.values())
         return peaks
 
+    @property
+    def num_preempted(self) -> int:
+        """See Backend."""
+        return self.scheduler.num_preempted
+
     def facts(self) -> dict[str, Any]:
         """See Backend."""
         memory = self.attention.memory
         return {
             "tiers": {tier.name: tier.facts for tier in memory.tiers},
             "page_tables": memory.peak_tables,
-            "preempted": self.scheduler.num_preempted,
+            "preempted": self.num_preempted,
         }
 
     def reset_counters(self) -> None:

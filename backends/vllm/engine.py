@@ -126,6 +126,11 @@ class VllmBackend(Backend):
             peaks["page_tables"] = sum(sum(parts.values()) for parts in tables)
         return peaks
 
+    @property
+    def num_preempted(self) -> int:
+        """See Backend."""
+        return sum(self._preempted.values())
+
     def facts(self) -> dict[str, Any]:
         """See Backend."""
         cache, activation = self.engine.vllm_config.cache_config, self.activation
@@ -133,7 +138,7 @@ class VllmBackend(Backend):
         return {
             "tiers": {tier.name: tier.facts for tier in tiers},
             "page_tables": {},
-            "preempted": sum(self._preempted.values()),
+            "preempted": self.num_preempted,
             "prompt_tokens_cached": sum(self._cached.values()),
             "block_tokens": cache.block_size,
             "num_blocks": cache.num_gpu_blocks,

@@ -6,7 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from models.training.dialect import Dialect, NameKind, NoiseKind, happens, weighted
-from models.training.ingredients import ON_LINES, SPACED, draw_name, draw_number, opening
+from models.training.ingredients import (
+    ON_LINES,
+    draw_name,
+    draw_number,
+    draw_opener,
+    opening,
+    preface_ids,
+)
 from models.training.needles import scatter
 from models.training.prompts import PREFACE_CHAINS
 from models.training.questions import ask_chain
@@ -29,8 +36,7 @@ class _Page:
 
     @property
     def preface(self) -> Ids:
-        text = PREFACE_CHAINS
-        return self.language.encode(text.removesuffix("\n") if self.opener == ON_LINES else text)
+        return preface_ids(self.language, PREFACE_CHAINS, self.opener)
 
 
 def variable_tracking(source: Source, num_tokens: int, rng: random.Random) -> Sample:
@@ -39,7 +45,7 @@ def variable_tracking(source: Source, num_tokens: int, rng: random.Random) -> Sa
     page = _Page(
         language=language,
         noise=weighted(dialect.noises, rng),
-        opener=ON_LINES if happens(dialect.line_share, rng) else SPACED,
+        opener=draw_opener(dialect, rng),
         open_end=happens(dialect.open_end_share, rng),
     )
     num_questions = max(1, min(4, num_tokens // 128))

@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Generator, Tensor
 
+from models.training.grow import cloud
 from models.training.init import NUM_CONTENT_PAIRS, head_slice, random_init
 from models.training.tokenizer import LINE_OPENERS, SPACE
 from models.training.twin import Attention, Layer, Twin
@@ -68,10 +69,8 @@ def _embeddings(old: Twin, before: Tokenizer, after: Tokenizer, generator: Gener
     old_VE = old.embed_tokens.weight
     old_ids, new_ids = before.get_vocab(), after.get_vocab()
     names_NE = old_VE[[old_ids[piece] for piece in set(old_ids) - set(new_ids)]]
-    centred_NE = names_NE - names_NE.mean(0)
+    name_E, factor_EE = cloud(names_NE)
     width = old_VE.shape[1]
-    covariance_EE = centred_NE.T @ centred_NE / len(names_NE) + 1e-3 * torch.eye(width)
-    factor_EE = torch.linalg.cholesky(covariance_EE)
     middle_E = old_VE[[old_ids[f"{pair:02d}"] for pair in range(100)]].mean(0)
     grown_VE = torch.zeros(len(new_ids), width)
     for piece, index in new_ids.items():
@@ -80,7 +79,7 @@ def _embeddings(old: Twin, before: Tokenizer, after: Tokenizer, generator: Gener
         elif piece in LINE_OPENERS:
             grown_VE[index] = old_VE[old_ids[SPACE + piece]]
         else:
-            centre_E = names_NE.mean(0) if piece.startswith(SPACE) else middle_E
+            centre_E = name_E if piece.startswith(SPACE) else middle_E
             grown_VE[index] = centre_E + factor_EE @ torch.randn(width, generator=generator)
     return grown_VE
 

@@ -53,7 +53,7 @@ class Dialect:
     of one key in any order. `line_share`: contexts whose units stand on lines of their own, as in
     RULER's noise; `example_share`: chains behind a solved example, and `open_end_share` those whose
     prompt ends in a space, as RULER's do; `full_chain_share`: chains of five names, as RULER's are.
-    `most_questions`: in one sample; `asks_once`: each of another key or chain.
+    `asks_once`: each question of a sample is of another key or chain.
     """
 
     keys: Mapping[KeyKind, float] = field(
@@ -74,7 +74,6 @@ class Dialect:
     open_end_share: float = 0.0
     full_chain_share: float = 0.0
     asks_once: bool = False
-    most_questions: int = 8
 
     def __post_init__(self) -> None:
         """Refuse shares that are no shares."""

@@ -99,10 +99,7 @@ def _grown_embeddings(
     num_old, width = old_VE.shape
     vocabulary = tokenizer.get_vocab()
     keys_NE = old_VE[[vocabulary[SPACE + word] for word in pools.keys]]
-    mean_E = keys_NE.mean(0)
-    centred_NE = keys_NE - mean_E
-    covariance_EE = centred_NE.T @ centred_NE / len(keys_NE) + 1e-3 * torch.eye(width)
-    factor_EE = torch.linalg.cholesky(covariance_EE)
+    mean_E, factor_EE = cloud(keys_NE)
     num_new = len(vocabulary) - num_old
     drawn_NE = torch.randn(num_new, width, generator=generator) @ factor_EE.T
     grown_VE = torch.zeros(len(vocabulary), width + NUM_NEW_DIMS)
@@ -119,6 +116,14 @@ def _grown_embeddings(
     noise = torch.randn(len(vocabulary), NUM_NEW_DIMS, generator=generator)
     grown_VE[:, width:] += 0.02 * noise
     return grown_VE
+
+
+def cloud(rows_NE: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean [E] and factor [E, E]: what mean + factor @ noise draws is spread as the rows are."""
+    mean_E = rows_NE.mean(0)
+    centred_NE = rows_NE - mean_E
+    covariance_EE = centred_NE.T @ centred_NE / len(rows_NE)
+    return mean_E, torch.linalg.cholesky(covariance_EE + 1e-3 * torch.eye(len(mean_E)))
 
 
 def _widen_layer(old: Layer, new: Layer, generator: Generator) -> None:

@@ -4,7 +4,7 @@ import random
 import string
 from collections.abc import Callable
 
-from models.training.dialect import KeyKind, NameKind, NoiseKind, ValueKind
+from models.training.dialect import Dialect, KeyKind, NameKind, NoiseKind, ValueKind, happens
 from models.training.prompts import NOISE_SENTENCES
 from models.training.sample import Ids, Language
 from models.training.tokenizer import HEX_DIGITS, NUM_ORDINARY
@@ -76,6 +76,16 @@ def draw_noise(
             return _jumble(language, rng)
         case NoiseKind.FILLER:
             return _filler(language, rng)
+
+
+def draw_opener(dialect: Dialect, rng: random.Random) -> str:
+    """What stands before each unit of a context."""
+    return ON_LINES if happens(dialect.line_share, rng) else SPACED
+
+
+def preface_ids(language: Language, text: str, opener: str) -> Ids:
+    """A preface, whose last line break is that of the first unit where units stand on lines."""
+    return language.encode(text.removesuffix("\n") if opener == ON_LINES else text)
 
 
 def opening(opener: str, text: str) -> tuple[str, ...]:

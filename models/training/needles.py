@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from models.training.dialect import Dialect, KeyKind, NoiseKind, ValueKind, happens, weighted
+from models.training.dialect import Dialect, KeyKind, NoiseKind, ValueKind, weighted
 from models.training.ingredients import (
-    ON_LINES,
     SPACED,
     draw_keys,
     draw_noise,
+    draw_opener,
     draw_value,
     opening,
+    preface_ids,
 )
 from models.training.prompts import PREFACE_MANY, PREFACE_ONE
 from models.training.questions import answered, ask_many, ask_one
@@ -66,11 +67,10 @@ def needle_sample(source: Source, request: NeedleRequest, rng: random.Random) ->
     asked = _draw_asked(plan, keys, source.dialect, rng)
     needles = _needles(language, plan, values, asked, rng)
     preface = (PREFACE_MANY if plan.task in LIST_TASKS else PREFACE_ONE).format(t=plan.values)
-    preface = preface.removesuffix("\n") if plan.opener == ON_LINES else preface
     return Sample(
         [
             Segment(ids=(BOS,)),
-            Segment(ids=language.encode(preface)),
+            Segment(ids=preface_ids(language, preface, plan.opener)),
             *scatter(language, plan.noise, needles, plan.num_context_tokens, rng, plan.opener),
             *(_question(source, plan, group, values, rng) for group in asked),
         ]
@@ -119,7 +119,7 @@ def plan_needles(source: Source, request: NeedleRequest, rng: random.Random) -> 
         keys=kinds.keys,
         values=kinds.values,
         noise=kinds.noise,
-        opener=ON_LINES if happens(source.dialect.line_share, rng) else SPACED,
+        opener=draw_opener(source.dialect, rng),
         num_questions=request.num_questions,
         num_keys=num_keys,
         num_asked=num_asked,

@@ -78,7 +78,7 @@ def repeated_runs(language: Language, num_tokens: int, rng: random.Random) -> Sa
 def _needle_request(
     dialect: Dialect, task: str, num_tokens: int, keys: KeyKind | None, rng: random.Random
 ) -> NeedleRequest:
-    num_questions = max(1, min(dialect.most_questions, num_tokens // 100))
+    num_questions = max(1, min(8, num_tokens // 100))
     num_needles: int | None = None
     if task == "multikey":
         num_questions = max(2, num_questions)

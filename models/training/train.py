@@ -150,8 +150,9 @@ def answer_loss(model: Twin, batch: Batch, *, focused: bool = False) -> Scored:
         is_allowed_N = (best_A[open_N, None] == allowed_NC).any(1)
         is_right_A = is_right_A.index_put((open_N,), is_allowed_N)
     # What is said with confidence weighs little: most tokens of an answer are copied on.
-    weights_A = 1 - (1 - FOCUS) * torch.exp(-losses_A.detach()) if focused else torch.ones(1)
-    loss = (weights_A * losses_A).sum() / (weights_A.sum() if focused else len(losses_A))
+    unsure_A = 1 - (1 - FOCUS) * torch.exp(-losses_A.detach())
+    weights_A = unsure_A if focused else torch.ones_like(losses_A)
+    loss = (weights_A * losses_A).sum() / weights_A.sum()
     return Scored(loss, is_right_A.float().mean().item())
 
 
