@@ -47,10 +47,12 @@ class ChunkAttention:
         scale: float,
         window: int | None,
     ) -> Attended:
+        key_KMD, value_KMD = key_MKD.transpose(0, 1), value_MKD.transpose(0, 1)
+        if window is None:
+            return self.kernel.prefill_causal(query_KQD, key_KMD, value_KMD, scale)
         row_M = torch.arange(len(key_MKD), device=key_MKD.device)
         mask_MT = _in_sight(row_M.unsqueeze(1) - row_M, window)
         mask_QT = mask_MT.repeat(query_KQD.shape[1] // len(key_MKD), 1)
-        key_KMD, value_KMD = key_MKD.transpose(0, 1), value_MKD.transpose(0, 1)
         return self.kernel.prefill(query_KQD, key_KMD, value_KMD, mask_QT, scale)
 
     def _past(
@@ -86,9 +88,8 @@ def _past_mask(
     return _in_sight(gap_MT, window).repeat(num_queries // batch.new, 1)
 
 
-def _in_sight(gap_MT: Tensor, window: int | None) -> Tensor:
-    seen_MT = gap_MT >= 0
-    return seen_MT if window is None else seen_MT & (gap_MT < window)
+def _in_sight(gap_MT: Tensor, window: int) -> Tensor:
+    return (gap_MT >= 0) & (gap_MT < window)
 
 
 def _fold(query_MHD: Tensor, num_kv_heads: int) -> Tensor:

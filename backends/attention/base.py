@@ -148,6 +148,15 @@ class AttentionKernel(ABC):
         """
 
     @abstractmethod
+    def prefill_causal(
+        self, query_KMD: Tensor, key_KTD: Tensor, value_KTD: Tensor, scale: float
+    ) -> Attended:
+        """Attend the rows of T new tokens to those tokens: row m sees the first m % T + 1.
+
+        M is a multiple of T, the query heads of a kv head one after the other.
+        """
+
+    @abstractmethod
     def score(
         self, query_RQE: Tensor, segments_NCE: Tensor, directory_RW: Tensor, num_partitions: int
     ) -> Tensor:

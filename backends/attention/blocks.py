@@ -87,10 +87,7 @@ def _attend_own(
     kernel: AttentionKernel, query_IGBD: Tensor, key_IBD: Tensor, value_IBD: Tensor, scale: float
 ) -> Attended:
     """Each block of rows over its own keys, as if every block were a kv head."""
-    num_groups, size = query_IGBD.shape[1:3]
-    mask_BB = torch.ones(size, size, dtype=torch.bool, device=key_IBD.device).tril()
-    mask_QB = mask_BB.repeat(num_groups, 1)
-    own = kernel.prefill(query_IGBD.flatten(1, 2), key_IBD, value_IBD, mask_QB, scale)
+    own = kernel.prefill_causal(query_IGBD.flatten(1, 2), key_IBD, value_IBD, scale)
     return Attended(own.out.view_as(query_IGBD), own.lse.view(query_IGBD.shape[:3]))
 
 

@@ -74,6 +74,21 @@ class Reference(AttentionKernel):
             torch.cat([block.lse for block in blocks], 1),
         )
 
+    def prefill_causal(
+        self, query_KMD: Tensor, key_KTD: Tensor, value_KTD: Tensor, scale: float
+    ) -> Attended:
+        """See AttentionKernel."""
+        num_rows, num_tokens = query_KMD.shape[1], key_KTD.shape[1]
+        if _is_fused(query_KMD, key_KTD):
+            query_HTD = query_KMD.unflatten(1, (-1, num_tokens)).flatten(0, 1)
+            fused = _attend_fused(query_HTD, key_KTD, value_KTD, None, scale, is_causal=True)
+            return Attended(
+                fused.out.reshape(query_KMD.shape), fused.lse.reshape(query_KMD.shape[:2])
+            )
+        token_M1 = torch.arange(num_rows, device=key_KTD.device).unsqueeze(1) % max(1, num_tokens)
+        mask_MT = token_M1 >= torch.arange(num_tokens, device=key_KTD.device)
+        return self.prefill(query_KMD, key_KTD, value_KTD, mask_MT, scale)
+
     def score(
         self, query_RQE: Tensor, segments_NCE: Tensor, directory_RW: Tensor, num_partitions: int
     ) -> Tensor:
@@ -181,28 +196,38 @@ def _attend(
     query_KMD: Tensor, key_KTD: Tensor, value_KTD: Tensor, mask_MT: Tensor | None, scale: float
 ) -> Attended:
     """Attend by the fastest way this device has."""
-    # The fused operator divides by zero, and ends the process, when there is nothing to attend.
-    if query_KMD.device.type == "cpu" and query_KMD.numel() and key_KTD.numel():
+    if _is_fused(query_KMD, key_KTD):
         return _attend_fused(query_KMD, key_KTD, value_KTD, mask_MT, scale)
     return _attend_plain(query_KMD, key_KTD, value_KTD, mask_MT, scale)
 
 
+def _is_fused(query_KMD: Tensor, key_KTD: Tensor) -> bool:
+    """Whether torch's CPU operator serves: it ends the process where nothing is to attend."""
+    return query_KMD.device.type == "cpu" and bool(query_KMD.numel() and key_KTD.numel())
+
+
 def _attend_fused(
-    query_KMD: Tensor, key_KTD: Tensor, value_KTD: Tensor, mask_MT: Tensor | None, scale: float
+    query_HMD: Tensor,
+    key_KTD: Tensor,
+    value_KTD: Tensor,
+    mask_MT: Tensor | None,
+    scale: float,
+    is_causal: bool = False,
 ) -> Attended:
     """Attend by torch's CPU operator, which takes an additive mask and loses the empty rows."""
     bias_MT = None
     if mask_MT is not None:
-        bias_MT = query_KMD.new_zeros(mask_MT.shape).masked_fill_(~mask_MT, -torch.inf)
-    out_1KMD, lse_1KM = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        *(_dense(each).unsqueeze(0) for each in (query_KMD, key_KTD, value_KTD)),
+        bias_MT = query_HMD.new_zeros(mask_MT.shape).masked_fill_(~mask_MT, -torch.inf)
+    out_1HMD, lse_1HM = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        *(_dense(each).unsqueeze(0) for each in (query_HMD, key_KTD, value_KTD)),
         attn_mask=None if bias_MT is None else bias_MT.expand(1, 1, -1, -1),
+        is_causal=is_causal,
         scale=scale,
     )
-    lse_KM = lse_1KM.squeeze(0).float()
+    lse_HM = lse_1HM.squeeze(0).float()
     if mask_MT is not None:
-        lse_KM = lse_KM.masked_fill(mask_MT.view(torch.uint8).amax(1) == 0, -torch.inf)
-    return Attended(out_1KMD.squeeze(0), lse_KM)
+        lse_HM = lse_HM.masked_fill(mask_MT.view(torch.uint8).amax(1) == 0, -torch.inf)
+    return Attended(out_1HMD.squeeze(0), lse_HM)
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -48,6 +48,10 @@ class Watcher(Reference):
         self.prefilled.append(key_KTD.shape[1])
         return super().prefill(query_KMD, key_KTD, value_KTD, mask_MT, scale)
 
+    def prefill_causal(self, query_KMD, key_KTD, value_KTD, scale) -> Attended:
+        self.prefilled.append(key_KTD.shape[1])
+        return super().prefill_causal(query_KMD, key_KTD, value_KTD, scale)
+
 
 def watch_fetches(watcher: Watcher, memory: Any) -> None:
     """Note how many pages each call of `fetch` names."""

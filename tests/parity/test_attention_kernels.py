@@ -210,6 +210,17 @@ def test_no_mask_sees_all(dtype):
     assert_agrees(Reference().prefill(query, key, value, None, SCALE), exact, dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("num_tokens", [1, 5, BLOCK_ROWS + 44])
+@pytest.mark.parametrize("group_size", [1, 3])
+def test_a_new_token_sees_those_before_it_and_itself(dtype, num_tokens, group_size):
+    query, key, value = prefill_case(dtype, group_size * num_tokens, num_tokens)
+    mask = torch.ones(num_tokens, num_tokens, dtype=torch.bool).tril().repeat(group_size, 1)
+    exact = prefill_exactly(query, key, value, mask)
+    strided = (each.transpose(0, 1).contiguous().transpose(0, 1) for each in (query, key, value))
+    assert_agrees(Reference().prefill_causal(*strided, SCALE), exact, dtype)
+
+
 def test_prefill_reads_any_strides():
     exact_of = prefill_case(torch.float32, 33, 600)
     strided = (each.mT.contiguous().mT for each in exact_of)
@@ -225,6 +236,12 @@ def test_prefill_of_nothing_is_nothing(num_rows, num_tokens, masked):
     attended = Reference().prefill(query, key, value, mask, SCALE)
     assert torch.equal(attended.out, torch.zeros_like(query))
     assert torch.equal(attended.lse, torch.full((2, num_rows), -torch.inf))
+
+
+def test_no_new_token_attends_nothing():
+    attended = Reference().prefill_causal(*prefill_case(torch.float32, 0, 0), SCALE)
+    assert attended.out.shape == (2, 0, 64)
+    assert attended.lse.shape == (2, 0)
 
 
 def broken(attended: Attended, what: str) -> Attended:
