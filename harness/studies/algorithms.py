@@ -2,23 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from backends.base import TokenEvent
-from backends.context import Context, Tape
-from backends.transformers.engine import TransformersBackend
 from harness.cell import prepare
 from harness.environment import environment
-from harness.preflight import plan_for
-from harness.prepared import DENSE, Prepared
+from harness.prepared import DENSE
 from harness.progress import progress
 from harness.settings import Component, Settings
+from harness.studies.algorithm_answers import Bench, arm_answers, dense_answers
 from harness.studies.algorithm_arms import Arm, arms_of
 from harness.studies.algorithm_points import summarised
 from harness.studies.algorithms_picture import draw
@@ -26,7 +22,7 @@ from harness.studies.algorithms_table import render_algorithms
 from harness.studies.base import Study
 from harness.studies.findings import keep_findings
 from harness.studies.kept import Kept
-from harness.system import assemble, load
+from harness.system import load
 from harness.workload import Item
 
 RULES = {
@@ -38,15 +34,6 @@ RULES = {
     "front": "no other algorithm reads no more KV and scores higher, or reads less and scores as "
     "high; bounds are left out",
 }
-
-
-@dataclass(frozen=True)
-class Bench:
-    """A model, and the requests of one length."""
-
-    prepared: Prepared
-    model: Any
-    length: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +107,11 @@ class Algorithms(Study):
         items = bench.prepared.workload.items
         answers: list[dict[str, Any]] = []
         with progress(total=len(items), unit=f"requests of {length}", console=console) as advance:
-            for item in items:
-                path = kept.path(_digest(bench, item), f"{length}-{item.source.uid}")
-                answers += _answers(bench, item, arms, kept, path)
-                advance(item.source.task)
+            for start in range(0, len(items), bench.batch):
+                batch = items[start : start + bench.batch]
+                answers += _answers(bench, batch, arms, kept)
+                for item in batch:
+                    advance(item.source.task)
         return answers
 
 
@@ -143,77 +131,24 @@ def _digest(bench: Bench, item: Item) -> str:
 
 
 def _answers(
-    bench: Bench, item: Item, arms: Sequence[Arm], kept: Kept, path: Path
+    bench: Bench, items: Sequence[Item], arms: Sequence[Arm], kept: Kept
 ) -> list[dict[str, Any]]:
-    """The answers of all arms to one request, those that are kept and those that are not yet."""
-    done = kept.read(path)
-    missing = [arm for arm in arms if arm.key not in done]
-    if missing or DENSE.name not in done:
-        tape = Tape()
-        engine = _engine(bench, None)
-        engine.attention.tape = tape
-        engine.submit([item.request])
-        done[DENSE.name] = _serve(bench, engine, item) | {"algo": DENSE.name, "budget": None}
-        context = tape.take().part(0, item.request.num_context)
-        for arm in missing:
-            done[arm.key] = _answer(bench, item, arm, context)
-        kept.write(path, done)
-    return [done[key] for key in (DENSE.name, *(arm.key for arm in arms))]
+    """The answers of all arms to a batch, those that are kept and those that are not yet."""
+    paths = [kept.path(_digest(bench, item), f"{bench.length}-{item.source.uid}") for item in items]
+    done = [kept.read(path) for path in paths]
+    keys = [DENSE.name, *(arm.key for arm in arms)]
+    if any(key not in each for each in done for key in keys):
+        answers, contexts = zip(*dense_answers(bench, items), strict=True)
+        _fill(done, DENSE.name, answers)
+        for arm in arms:
+            if any(arm.key not in each for each in done):
+                _fill(done, arm.key, arm_answers(bench, items, arm, contexts))
+        for path, each in zip(paths, done, strict=True):
+            kept.write(path, each)
+    return [each[key] for each in done for key in keys]
 
 
-def _answer(bench: Bench, item: Item, arm: Arm, context: Context) -> dict[str, Any]:
-    who = {"algo": arm.name, "budget": arm.budget}
-    if arm.algorithm is None:
-        return who | _refused(bench, item, arm.refused)
-    try:
-        engine = _engine(bench, arm)
-    except ValueError as error:
-        return who | _refused(bench, item, str(error))
-    if arm.algorithm.prefill is None:
-        engine.submit_after(item.request, context)
-    else:
-        engine.submit([item.request])
-    retrieve = arm.algorithm.retrieve
-    bound = retrieve is not None and retrieve.bound
-    return who | _serve(bench, engine, item) | {"bound": bound}
-
-
-def _refused(bench: Bench, item: Item, reason: str | None) -> dict[str, Any]:
-    return {"length": bench.length, "task": item.source.task, "refused": reason}
-
-
-def _engine(bench: Bench, arm: Arm | None) -> TransformersBackend:
-    """An engine of its own memory: dense where there is no arm."""
-    prepared = bench.prepared
-    settings = prepared.settings if arm is None else arm.settings
-    algorithm = DENSE if arm is None or arm.algorithm is None else arm.algorithm
-    plan = plan_for(
-        settings, algorithm, prepared.info, prepared.workload.most_tokens, prepared.device
-    )
-    return assemble(settings, algorithm, plan, prepared.info, bench.model, prepared.kernel)
-
-
-def _serve(bench: Bench, engine: TransformersBackend, item: Item) -> dict[str, Any]:
-    """Run a submitted request to its end."""
-    said = [event.token_id for event in _events(engine)]
-    answer = bench.prepared.tokenizer.decode(said, skip_special_tokens=True)
-    decode = engine.counters.decode
-    return {
-        "length": bench.length,
-        "task": item.source.task,
-        "uid": item.source.uid,
-        "answer": answer,
-        "score": bench.prepared.workload.task.score(item.source, answer),
-        "tokens": len(said),
-        "decode_steps": decode.steps,
-        "bytes_read": decode.bytes_read,
-        "slots_wanted": decode.slots_wanted,
-        "slots_context": decode.slots_context,
-        "index_bytes": engine.peak_bytes().get("index", 0),
-    }
-
-
-@torch.inference_mode()
-def _events(engine: TransformersBackend) -> Iterator[TokenEvent]:
-    while engine.busy:
-        yield from engine.step()
+def _fill(done: Sequence[dict[str, Any]], key: str, answers: Sequence[dict[str, Any]]) -> None:
+    """What was kept stays."""
+    for each, answer in zip(done, answers, strict=True):
+        each.setdefault(key, answer)

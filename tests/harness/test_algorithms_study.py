@@ -101,6 +101,16 @@ def test_a_study_answers_once_and_goes_on_where_it_was(folder):
     assert {"algorithms.png", "algorithms_tokens.svg"} <= draw(later).keys()
 
 
+def test_a_batch_is_answered_as_each_alone(tmp_path):
+    folders = [tmp_path / name for name in ("together", "alone")]
+    for folder, load in zip(folders, ("batch", "single"), strict=True):
+        assert study(folder, f"load={load}") == 0
+    together, alone = (found_in(folder)["points"] for folder in folders)
+    for point in (*together, *alone):
+        point.pop("index_bytes", None)
+    assert together == alone
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
