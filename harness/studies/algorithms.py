@@ -16,6 +16,7 @@ from harness.progress import progress
 from harness.settings import Component, Settings
 from harness.studies.algorithm_answers import Bench, arm_answers, dense_answers
 from harness.studies.algorithm_arms import Arm, arms_of
+from harness.studies.algorithm_pairs import RULE, separations
 from harness.studies.algorithm_points import summarised
 from harness.studies.algorithms_picture import draw
 from harness.studies.algorithms_table import render_algorithms
@@ -31,6 +32,7 @@ RULES = {
     "budget": "tokens that a kv head reads per query, or holds",
     "KV read": "whole pages that attention read per decode step, by those of dense",
     "score": "mean over tasks; an answer's score as in a run",
+    "separated": RULE,
     "front": "no other algorithm reads no more KV and scores higher, or reads less and scores as "
     "high; bounds are left out",
 }
@@ -82,6 +84,7 @@ class Algorithms(Study):
             "budgets": list(self.budgets),
             "lengths": list(self.lengths),
             "points": summarised(answers),
+            "separations": separations(answers, self.budgets),
             "environment": environment().model_dump(mode="json"),
         }
         pictures = draw(found)

@@ -17,6 +17,10 @@ def render_algorithms(found: dict[str, Any], console: Console) -> None:
         points = [point for point in found["points"] if point["length"] == length]
         print_text(console, f"score (KV read), {length:,} tokens", "bold")
         console.print(_table(points, found["budgets"]))
+        for one in found["separations"]:
+            if one["length"] == length:
+                said = f"{one['num_separated']} of {one['num_pairs']} pairs separated"
+                print_text(console, f"budget {one['budget']:,}: {said}", "")
     for reason in dict.fromkeys(one["refused"] for one in found["points"] if "refused" in one):
         print_text(console, f"refused: {reason}", "dim")
     for what, rule in found["rules"].items():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.studies.algorithm_pairs import separations
 from harness.studies.algorithm_points import on_front, summarised
 from harness.studies.algorithms_picture import draw
 from tests.harness.cli_runs import run
@@ -56,6 +57,34 @@ def test_a_task_counts_once_however_many_requests_it_has():
     assert found["a"]["score"] == 0.25
     assert found["a"]["kv_read"] == 0.25
     assert found["a"]["wanted"] == 0.25
+
+
+def scored(algo: str, budget: int | None, scores: str):
+    return [
+        {"length": 1, "algo": algo, "budget": budget, "uid": str(uid), "score": float(score)}
+        for uid, score in enumerate(scores)
+    ]
+
+
+def test_pairs_are_separated_where_the_same_requests_were_lost():
+    answers = [
+        *scored("dense", None, "1" * 20),
+        *scored("good", 8, "1" * 19 + "0"),
+        *scored("bad", 8, "0" * 19 + "1"),
+        *scored("other", 64, "0" * 20),
+        {"length": 1, "algo": "none", "budget": 8, "refused": "why"},
+    ]
+    at_8, at_64 = separations(answers, [8, 64])
+    assert at_8["better"] == {"dense": ["bad"], "good": ["bad"], "bad": []}
+    assert (at_8["num_pairs"], at_8["num_separated"]) == (3, 2)
+    assert at_64["better"] == {"dense": ["other"], "other": []}
+
+
+def test_many_pairs_ask_more_of_each():
+    few = [*scored("a", None, "1" * 6), *scored("b", None, "0" * 6)]
+    assert separations(few, [8])[0]["num_separated"] == 1
+    many = [one for name in "cdef" for one in scored(name, None, "1" * 6)]
+    assert separations(few + many, [8])[0]["num_separated"] == 0
 
 
 @pytest.fixture(scope="module")
