@@ -13,8 +13,8 @@ from backends.batch import Batch
 from memory_tiers.base import PageSelection
 from memory_tiers.manager import CacheManager
 
-# Logits that are there at one time: 64 MiB of float32.
-MOST_LOGITS = 1 << 24
+# Logits of a query head that are there at one time: 4 MiB of float32, which a cache holds.
+MOST_LOGITS = 1 << 20
 
 
 class _Part(NamedTuple):
@@ -48,22 +48,42 @@ def received_in_chunk(
     num_heads, last = memory.geometry.num_kv_heads, min(window or batch.new, batch.new)
     query_KGMD = query_MHD[-last:].unflatten(1, (num_heads, -1)).permute(1, 2, 0, 3)
     query_KGMD = query_KGMD.float() * scale
-    at_M = torch.arange(batch.longest - last, batch.longest, device=query_MHD.device)
-    group, own_KTD = query_KGMD.shape[1], key_MKD.transpose(0, 1).float()
     lse_KGM = query_KGMD.new_full(query_KGMD.shape[:3], -torch.inf)
-    for start, key_KTD in _parts(memory, layer, batch, own_KTD):
-        for rows in _blocks(last, num_heads * group * key_KTD.shape[1]):
-            logits_KGMT = _logits(query_KGMD[:, :, rows], key_KTD, at_M[rows], start)
-            part_KGM = logits_KGMT.logsumexp(-1)
+    for _, key_KTD in _past(memory, layer, batch):
+        for rows in _blocks(last, key_KTD):
+            part_KGM = (query_KGMD[:, :, rows] @ key_KTD.unsqueeze(1).mT).logsumexp(-1)
             lse_KGM[..., rows] = torch.logaddexp(lse_KGM[..., rows], part_KGM)
-    mass_KGT = query_KGMD.new_zeros(num_heads, group, batch.longest)
-    for start, key_KTD in _parts(memory, layer, batch, own_KTD):
+    own_KGT = _own(query_KGMD, key_MKD.transpose(0, 1).float(), lse_KGM)
+    before_KGT = own_KGT.new_zeros(*own_KGT.shape[:2], batch.longest - batch.new)
+    for start, key_KTD in _past(memory, layer, batch):
         here = slice(start, start + key_KTD.shape[1])
-        for rows in _blocks(last, num_heads * group * key_KTD.shape[1]):
-            logits_KGMT = _logits(query_KGMD[:, :, rows], key_KTD, at_M[rows], start)
+        for rows in _blocks(last, key_KTD):
+            logits_KGMT = query_KGMD[:, :, rows] @ key_KTD.unsqueeze(1).mT
             logits_KGMT -= lse_KGM[..., rows].unsqueeze(-1)
-            mass_KGT[..., here] += logits_KGMT.exp_().sum(2)
-    return mass_KGT
+            before_KGT[..., here] += logits_KGMT.exp_().sum(2)
+    return torch.cat([before_KGT, own_KGT], -1)
+
+
+def _own(query_KGMD: Tensor, key_KTD: Tensor, lse_KGM: Tensor) -> Tensor:
+    """What a chunk's tokens received from its last M queries, float32 [K, G, T].
+
+    lse_KGM: of the tokens before the chunk; those of the chunk are added to it, in place.
+    """
+    num_tokens, last = key_KTD.shape[1], query_KGMD.shape[2]
+    at_M = torch.arange(num_tokens - last, num_tokens, device=key_KTD.device)
+    own_KGT = query_KGMD.new_zeros(*query_KGMD.shape[:2], num_tokens)
+    for rows in _blocks(last, key_KTD):
+        # Nobody in the block sees what comes after its last row.
+        seen = slice(0, num_tokens - last + rows.stop)
+        logits_KGMT = query_KGMD[:, :, rows] @ key_KTD[:, seen].unsqueeze(1).mT
+        future_MT = torch.arange(seen.stop, device=at_M.device) > at_M[rows].unsqueeze(1)
+        most_KGM1 = logits_KGMT.masked_fill_(future_MT, -torch.inf).amax(-1, keepdim=True)
+        weight_KGMT, most_KGM = logits_KGMT.sub_(most_KGM1).exp_(), most_KGM1.squeeze(-1)
+        block_KGM = lse_KGM[..., rows]
+        block_KGM.copy_(torch.logaddexp(block_KGM, most_KGM + weight_KGMT.sum(-1).log()))
+        share_KG1M = (most_KGM - block_KGM).exp().unsqueeze(2)
+        own_KGT[..., seen] += (share_KG1M @ weight_KGMT).squeeze(2)
+    return own_KGT
 
 
 def received_in_rows(
@@ -102,8 +122,8 @@ def received_in_rows(
     return mass_RTG.transpose(1, 2)
 
 
-def _parts(memory: CacheManager, layer: int, batch: Batch, own_KTD: Tensor) -> Iterator[_Part]:
-    """All keys up to the end of a chunk: those before it from pages, then its own."""
+def _past(memory: CacheManager, layer: int, batch: Batch) -> Iterator[_Part]:
+    """All keys before a chunk, from pages."""
     size, before = memory.geometry.page_tokens, batch.longest - batch.new
     last = -(-before // size)
     step = max(1, memory.num_fast_frames // memory.geometry.num_kv_heads)
@@ -113,20 +133,10 @@ def _parts(memory: CacheManager, layer: int, batch: Batch, own_KTD: Tensor) -> I
         frames_KP = memory.bring(pages_KP.flatten()).frames_N.view(pages_KP.shape)
         key_KTD = memory.pool_FPSD[frames_KP, 0].flatten(1, 2)
         yield _Part(start * size, key_KTD[:, : before - start * size].float())
-    yield _Part(before, own_KTD)
 
 
-def _blocks(num_rows: int, logits_of_one: int) -> Iterator[slice]:
-    """Cut queries so that their logits stay within bounds."""
-    step = max(1, MOST_LOGITS // logits_of_one)
+def _blocks(num_rows: int, key_KTD: Tensor) -> Iterator[slice]:
+    """Cut queries so that the logits of a query head of each kv head stay within bounds."""
+    step = max(1, MOST_LOGITS // (key_KTD.shape[0] * key_KTD.shape[1]))
     for start in range(0, num_rows, step):
         yield slice(start, min(start + step, num_rows))
-
-
-def _logits(query_KGMD: Tensor, key_KTD: Tensor, at_M: Tensor, start: int) -> Tensor:
-    """Scaled queries times keys, the future masked, float32 [K, G, M, T]."""
-    logits_KGMT = query_KGMD @ key_KTD.unsqueeze(1).mT
-    position_T = torch.arange(start, start + key_KTD.shape[1], device=at_M.device)
-    if start + key_KTD.shape[1] - 1 > int(at_M[0]):
-        logits_KGMT.masked_fill_(position_T > at_M.unsqueeze(1), -torch.inf)
-    return logits_KGMT
