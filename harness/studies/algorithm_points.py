@@ -9,6 +9,25 @@ from harness.accuracy import wilson
 BASELINE = "dense"
 
 
+def told_apart(
+    answers: Sequence[dict[str, Any]], least_dense: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Answers to tasks that tell algorithms apart, and the tasks, by length, that do not.
+
+    What dense attention does not solve says nothing of what reads less.
+    """
+    solved: dict[tuple[int, str], list[float]] = {}
+    for one in answers:
+        if one["algo"] == BASELINE:
+            solved.setdefault((one["length"], one["task"]), []).append(one["score"])
+    missed = {key: fmean(scores) for key, scores in solved.items() if fmean(scores) < least_dense}
+    kept = [one for one in answers if (one["length"], one["task"]) not in missed]
+    left_out = [
+        {"length": length, "task": task, "dense": score} for (length, task), score in missed.items()
+    ]
+    return kept, left_out
+
+
 def summarised(answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A point for each algorithm, budget and length, those on the front marked."""
     groups: dict[tuple[int, str, int | None], list[dict[str, Any]]] = {}

@@ -17,7 +17,7 @@ from harness.settings import Component, Settings
 from harness.studies.algorithm_answers import Bench, arm_answers, dense_answers
 from harness.studies.algorithm_arms import Arm, arms_of
 from harness.studies.algorithm_pairs import RULE, separations
-from harness.studies.algorithm_points import summarised
+from harness.studies.algorithm_points import summarised, told_apart
 from harness.studies.algorithms_picture import draw
 from harness.studies.algorithms_table import render_algorithms
 from harness.studies.base import Study
@@ -43,14 +43,16 @@ class Algorithms(Study):
     """Dense, and each algorithm with each budget, over the same requests of each length.
 
     algorithms: options of conf/algo, None for all; budgets: tokens; lengths: of prompts;
-    samples: requests of each task, by length; cells: where finished requests are kept, so that a
-    study that was stopped goes on where it was.
+    samples: requests of each task, by length; least_dense: tasks that dense solves worse at a
+    length are left out there; cells: where finished requests are kept, so that a study that was
+    stopped goes on where it was.
     """
 
     algorithms: Sequence[str] | None
     budgets: Sequence[int]
     lengths: Sequence[int]
     samples: Sequence[int]
+    least_dense: float
     cells: str
 
     def __post_init__(self) -> None:
@@ -76,6 +78,12 @@ class Algorithms(Study):
         answers = []
         for length, num_samples in zip(self.lengths, self.samples, strict=True):
             answers += self._at(length, num_samples, settings, kept, console)
+        counted, left_out = told_apart(answers, self.least_dense)
+        if not counted:
+            raise ValueError(
+                f"study.least_dense={self.least_dense:g}: dense solves no task that well; "
+                f"its best is {max(one['dense'] for one in left_out):.2f}"
+            )
         found = {
             "kind": "algorithms",
             "rules": RULES,
@@ -83,8 +91,9 @@ class Algorithms(Study):
             "task": settings.task.model_dump(mode="json", by_alias=True),
             "budgets": list(self.budgets),
             "lengths": list(self.lengths),
-            "points": summarised(answers),
-            "separations": separations(answers, self.budgets),
+            "points": summarised(counted),
+            "separations": separations(counted, self.budgets),
+            "left_out": left_out,
             "environment": environment().model_dump(mode="json"),
         }
         pictures = draw(found)

@@ -21,6 +21,9 @@ def render_algorithms(found: dict[str, Any], console: Console) -> None:
             if one["length"] == length:
                 said = f"{one['num_separated']} of {one['num_pairs']} pairs separated"
                 print_text(console, f"budget {one['budget']:,}: {said}", "")
+    for one in found["left_out"]:
+        said = f"{one['task']} at {one['length']:,} tokens: dense scores {one['dense']:.2f} only"
+        print_text(console, f"left out: {said}", "yellow")
     for reason in dict.fromkeys(one["refused"] for one in found["points"] if "refused" in one):
         print_text(console, f"refused: {reason}", "dim")
     for what, rule in found["rules"].items():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.studies.algorithm_pairs import separations
-from harness.studies.algorithm_points import on_front, summarised
+from harness.studies.algorithm_points import on_front, summarised, told_apart
 from harness.studies.algorithms_picture import draw
 from tests.harness.cli_runs import run
 
@@ -57,6 +57,20 @@ def test_a_task_counts_once_however_many_requests_it_has():
     assert found["a"]["score"] == 0.25
     assert found["a"]["kv_read"] == 0.25
     assert found["a"]["wanted"] == 0.25
+
+
+def test_what_dense_does_not_solve_is_left_out_at_that_length():
+    def answer(length: int, algo: str, task: str, score: float):
+        return {"length": length, "algo": algo, "task": task, "score": score}
+
+    answers = [
+        answer(length, algo, task, score)
+        for length, task, dense in ((1, "x", 1.0), (1, "y", 0.75), (2, "y", 0.9))
+        for algo, score in (("dense", dense), ("quest", 1.0))
+    ]
+    kept, left_out = told_apart(answers, 0.9)
+    assert {(one["length"], one["task"]) for one in kept} == {(1, "x"), (2, "y")}
+    assert left_out == [{"length": 1, "task": "y", "dense": 0.75}]
 
 
 def scored(algo: str, budget: int | None, scores: str):
@@ -146,6 +160,7 @@ def test_a_batch_is_answered_as_each_alone(tmp_path):
         (["study.algorithms=[quest,nothing]"], "nothing"),
         (["study.budgets=[64,8]"], "study.budgets"),
         (["study.samples=[1,2]"], "study.samples"),
+        (["study.least_dense=1.01"], "study.least_dense=1.01"),
     ],
 )
 def test_a_study_that_cannot_be_is_refused_in_one_line(folder, words, named, capsys):
