@@ -9,16 +9,22 @@ from harness.comparing.counters import Named
 from harness.comparing.finding import Finding, FindingClass
 from harness.paired_scores import Pair, ScoreChange, ScoreRule, accuracy_change
 from harness.record import Sample
+from harness.tasks.questions import context_of
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The score of an answer in one run or the mean over several; digest: of prompt and answers."""
+    """The score of an answer in one run or the mean over several.
+
+    asked, answered: digests of prompt and answers; context: what the request shares with others
+    that were asked about it, None where that is not known.
+    """
 
     task: str
     score: float
     asked: str
     answered: str
+    context: str | None = None
 
 
 def scored(samples: Sequence[Sample]) -> dict[str, Scored]:
@@ -33,6 +39,7 @@ def scored(samples: Sequence[Sample]) -> dict[str, Scored]:
             score=fmean(one.score or 0.0 for one in group),
             asked=_asked(group[0]),
             answered=digest(*sorted({one.answer for one in group})),
+            context=context_of(uid, group[0].question),
         )
         for uid, group in sorted(by_uid.items())
     }
@@ -60,7 +67,8 @@ def accuracy_findings(
     """The mean over tasks and, of several, each task. The same requests must be in both sides."""
     by_task: dict[str, list[Pair]] = {}
     for uid, ours in base.items():
-        pair = Pair(ours.score, candidate[uid].score, uid)
+        theirs = candidate[uid]
+        pair = Pair(ours.score, theirs.score, theirs.context or ours.context or uid)
         by_task.setdefault(ours.task, []).append(pair)
     same = all(ours.answered == candidate[uid].answered for uid, ours in base.items())
     found = accuracy_change(by_task, rule)

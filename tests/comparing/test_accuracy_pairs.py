@@ -15,6 +15,7 @@ from harness.comparing.accuracy import (
 from harness.comparing.counters import Named
 from harness.comparing.finding import Finding
 from harness.paired_scores import ScoreRule
+from harness.record import Sample
 from tests.comparing.made import record
 
 NAMED = Named("cell", "label")
@@ -123,3 +124,24 @@ def test_one_of_several_tasks_must_be_clearer_than_one_alone() -> None:
     _, first, second = compared([1.0] * 40, mixed, tasks=2)
     assert first.p == pytest.approx(3 * 0.5**5)
     assert [first.found, second.found] == ["inconclusive", "inconclusive"]
+
+
+def test_questions_about_one_context_are_one_observation() -> None:
+    def asked(score: float) -> dict[str, Scored]:
+        samples = [
+            Sample(
+                uid=f"r{context}-question-{question}", task="t", arm="quest", question=question,
+                answer=str(score), references=("a",), score=score, num_prompt_tokens=9,
+                num_output_tokens=1, finish="stop", ttft_ms=None, tpot_ms=None,
+            )
+            for context in range(6)
+            for question in (1, 2)
+        ]  # fmt: skip
+        return scored(samples)
+
+    base, candidate = asked(1.0), asked(0.0)
+    assert len({one.context for one in base.values()}) == 6
+    rule = ScoreRule(alpha=0.05, margin=0.02, task_margin=0.02)
+    (finding,) = accuracy_findings(NAMED, base, candidate, rule)
+    assert finding.detail.endswith("sign flip, by context")
+    assert finding.p == pytest.approx(0.5**6)
