@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 from typing import Any, ClassVar
 
@@ -37,8 +38,9 @@ class TransformersBackend(Backend):
         self._cache = plug_in(model)
         self.attention = attention
         self._device = attention.memory.geometry.device
-        self.scheduler = Scheduler(attention.memory, schedule, self._pages_for)
-        self._reads_whole = schedule.reads_whole
+        # No method of this engine: memory goes with the last reference, not with a found cycle.
+        pages_for = partial(_pages_for, attention, schedule)
+        self.scheduler = Scheduler(attention.memory, schedule, pages_for)
         self._failures: dict[str, str] = {}
         self._contexts: dict[str, Context] = {}
         self._scores = PromptScores()
@@ -198,11 +200,6 @@ class TransformersBackend(Backend):
         stored = tuple(running.stored for running in members)
         return Batch(self.attention.memory.table, slots, stored, new)
 
-    def _pages_for(self, request: Request) -> int:
-        return self.attention.pages_for(
-            request.most_tokens, request.num_ended, whole=self._reads_whole
-        )
-
     def _tensor(self, values: list[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)
 
@@ -262,3 +259,7 @@ def _finish(request: Request, answer: list[int]) -> Finish | None:
     if answer[-1] in request.stop_ids or (request.ends is not None and request.ends(answer)):
         return "stop"
     return "length" if len(answer) == request.max_new_tokens else None
+
+
+def _pages_for(attention: PagedAttention, schedule: Schedule, request: Request) -> int:
+    return attention.pages_for(request.most_tokens, request.num_ended, whole=schedule.reads_whole)
