@@ -9,7 +9,7 @@ from sparse_algos.retriever import Retriever
 
 # Where the composition stands in vLLM's additional_config.
 KEY = "kvloom"
-DENSE_TOO = "use algo=quest, or backend=transformers"
+INSTEAD = "use algo=quest, or backend=transformers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Composition:
     hosting: Hosting | None = None
 
     def refusals(self) -> list[str]:
-        """Why it cannot run inside vLLM, by declared capabilities."""
+        """Why it cannot run inside vLLM, by declared capabilities, and what could."""
         algorithm, reasons = self.algorithm, []
         if algorithm.evict is not None:
             reasons.append("algo.evict drops tokens for good, and vLLM's blocks keep all of theirs")
@@ -36,7 +36,7 @@ class Composition:
             reasons += _against(algorithm.retrieve)
             if not self.mapper.in_order:
                 reasons.append("partition places tokens elsewhere than vLLM does")
-        return reasons
+        return [*reasons, INSTEAD] if reasons else []
 
 
 def _against(retrieve: Retriever) -> list[str]:

@@ -1,0 +1,133 @@
+"""Blocks that leave vLLM's cache for host memory come back as they were, and so do summaries."""
+
+import numpy as np
+import pytest
+import torch
+
+from backends.vllm.offload import plan_moves
+from tests.vllm.engines import (
+    BLOCK,
+    HOSTED,
+    TIGHT,
+    VllmBackend,
+    answers,
+    engine_of,
+    random_prompt,
+    request,
+    ruler_prompts,
+)
+from tests.vllm.test_batches import assert_summaries_are_rebuilt
+
+# Room for two prompts of four, and for what is said.
+BLOCKS = 40
+KINDS = {
+    "dense": ((), 1),
+    "quest": (("algo=quest", f"algo.retrieve.budget_tokens={TIGHT}"), 1),
+    "arkvale": (("algo=arkvale", f"algo.retrieve.budget_tokens={TIGHT}"), 2),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS.values(), ids=KINDS)
+def offloading(request: pytest.FixtureRequest) -> VllmBackend:
+    overrides, chunk_blocks = request.param
+    return engine_of(*overrides, num_blocks=BLOCKS, chunk_blocks=chunk_blocks)
+
+
+def counted(backend: VllmBackend, name: str) -> float:
+    """What vLLM's own metric has come to."""
+    found = [one.value for one in backend.engine.get_metrics() if one.name == f"vllm:{name}"]
+    assert found, name
+    return sum(found)
+
+
+def test_a_prefix_that_left_the_cache_comes_back_with_its_summaries(offloading):
+    prompts = [*ruler_prompts(1024, 3), random_prompt(1000, seed=11)]
+    first = [answers(offloading, [request(f"first {nth}", one)]) for nth, one in enumerate(prompts)]
+    assert counted(offloading, "external_prefix_cache_hits") == 0
+    again, looked = [], 0
+    for nth, prompt in enumerate(prompts):
+        tokens, uid = [], f"again {nth}"
+        offloading.submit([request(uid, prompt)])
+        while offloading.busy:
+            tokens += [event.token_id for event in offloading.step()]
+            if offloading.runtime is not None:
+                looked += assert_summaries_are_rebuilt(offloading)
+        again.append({f"first {nth}": tokens})
+    assert again == first
+    whole = sum(len(prompt) // BLOCK * BLOCK for prompt in prompts)
+    assert counted(offloading, "external_prefix_cache_hits") > whole / 2
+    assert counted(offloading, "kv_offload_load_bytes") > 0
+    assert (looked > 0) == (offloading.runtime is not None)
+
+
+def test_requests_that_run_together_are_answered_as_alone(offloading):
+    prompts = [random_prompt(length, seed=length) for length in (900, 700, 500, 300)]
+    alone = {}
+    for nth, prompt in enumerate(prompts):
+        alone |= answers(offloading, [request(str(nth), prompt, num_new=60)])
+    before = counted(offloading, "external_prefix_cache_hits")
+    wanted = [request(str(nth), prompt, num_new=60) for nth, prompt in enumerate(prompts)]
+    assert answers(offloading, wanted) == alone
+    assert counted(offloading, "external_prefix_cache_hits") > before
+
+
+def test_rows_of_a_question_are_not_loaded_as_a_context():
+    overrides, chunk_blocks = KINDS["quest"]
+    backend = engine_of(*overrides, num_blocks=BLOCKS, chunk_blocks=chunk_blocks)
+    prompt = random_prompt(800, seed=21)
+    answers(backend, [request("asked", prompt, num_question=300)])
+    for seed in (22, 23, 24):
+        answers(backend, [request(str(seed), random_prompt(1000, seed=seed))])
+    before = counted(backend, "external_prefix_cache_hits")
+    answers(backend, [request("dense", prompt)])
+    assert counted(backend, "external_prefix_cache_hits") == before
+    answers(backend, [request("asked again", prompt, num_question=300)])
+    assert counted(backend, "external_prefix_cache_hits") > before
+
+
+@pytest.mark.parametrize("chunk_blocks", [1, 2, 3, 8])
+def test_blocks_lie_in_chunks_in_their_order(chunk_blocks):
+    from vllm.v1.kv_offload.base import GPULoadStoreSpec
+
+    # Of three groups: amid a chunk, none, and at the begin of one.
+    sizes, indices = (7, 0, 5), (4, 9, 8 * chunk_blocks)
+    blocks = GPULoadStoreSpec([31, 4, 17, 2, 9, 8, 7, 1, 3, 5, 6, 10], sizes, indices)
+    touched = [
+        sorted({nth // chunk_blocks for nth in range(index, index + size)})
+        for size, index in zip(sizes, indices, strict=True)
+    ]
+    count = sum(map(len, touched))
+    chunk_ids_N = np.random.default_rng(0).permutation(50)[:count]
+    moves = {one.group: one for one in plan_moves(blocks, chunk_ids_N, chunk_blocks)}
+    assert set(moves) == {0, 2}
+    first_block = first_chunk = 0
+    for group, (size, index) in enumerate(zip(sizes, indices, strict=True)):
+        for nth in range(size):
+            chunk = chunk_ids_N[first_chunk + touched[group].index((index + nth) // chunk_blocks)]
+            assert moves[group].blocks_N[nth] == blocks.block_ids[first_block + nth]
+            assert moves[group].places_N[nth] == (
+                chunk * chunk_blocks + (index + nth) % chunk_blocks
+            )
+        first_block, first_chunk = first_block + size, first_chunk + len(touched[group])
+    assert all(move.places_N.dtype == torch.int64 for move in moves.values())
+
+
+def test_connectors_that_leave_summaries_behind_are_refused():
+    with pytest.raises(ValueError, match="brings blocks without summaries"):
+        engine_of("algo=quest", kv_transfer=Other())
+    with pytest.raises(ValueError, match="use tier=hbm, or no KV connector"):
+        engine_of("algo=quest", HOSTED, "tier.hbm.size=2MiB", chunk_blocks=1)
+
+
+class Other(dict):
+    """Another connector; engines are kept by what they were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            kv_connector="ExampleConnector",
+            kv_role="kv_both",
+            kv_connector_extra_config={"shared_storage_path": "/nowhere"},
+        )
+
+    def __hash__(self) -> int:
+        return id(self)
