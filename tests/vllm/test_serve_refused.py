@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+from collections.abc import Sequence
+from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.vllm.engines import MODEL, ROOT
+from tests.vllm.engines import BLOCK_BYTES, MODEL, ROOT, offloading, random_prompt
 from tests.vllm.test_serve import (
     COMPOSED,
     OURS,
@@ -76,14 +78,36 @@ def test_a_refused_server_ends_with_code_2_and_the_reason_as_its_last_line(words
     assert "Application startup complete" not in done.stdout + done.stderr
 
 
+def answer(address: str, prompt: Sequence[int]) -> str:
+    body = json.dumps({"model": MODEL, "prompt": prompt, "max_tokens": 8, "temperature": 0})
+    headers = {"Content-Type": "application/json"}
+    asked = Request(f"{address}/v1/completions", body.encode(), headers)
+    with urlopen(asked, timeout=60) as told:
+        said = json.load(told)
+    assert said["usage"]["completion_tokens"] == 8
+    return said["choices"][0]["text"]
+
+
+def hits_in_host_memory(address: str) -> float:
+    with urlopen(f"{address}/metrics", timeout=60) as told:
+        lines = told.read().decode().splitlines()
+    found = [one for one in lines if one.startswith("vllm:external_prefix_cache_hits_total")]
+    return sum(float(one.split()[-1]) for one in found)
+
+
 def test_a_server_that_is_not_refused_answers_and_ends_when_it_is_asked(tmp_path):
     log = tmp_path / "log.txt"
-    with serving(log, *COMPOSED, program=OURS) as address:
-        body = json.dumps({"model": MODEL, "prompt": [5] * 100, "max_tokens": 8}).encode()
-        asked = Request(f"{address}/v1/completions", body, {"Content-Type": "application/json"})
-        with urlopen(asked, timeout=60) as answer:
-            assert json.load(answer)["usage"]["completion_tokens"] == 8
+    # Room for two prompts; what has no room is kept in host memory.
+    room = ("--kv-cache-memory-bytes", str(32 * BLOCK_BYTES))
+    connector = ("--kv-transfer-config", json.dumps(offloading(1)))
+    prompts = [random_prompt(900, seed) for seed in range(4)]
+    with serving(log, *COMPOSED, *room, *connector, program=OURS) as address:
+        first = [answer(address, prompt) for prompt in prompts]
+        assert [answer(address, prompt) for prompt in prompts] == first
+        assert hits_in_host_memory(address) > 900
         implementations, chosen, _ = activation(address)
         assert set(implementations.values()) == {"PagedImpl"}
-        assert min(chosen.values()) == 7
+        assert min(chosen.values()) == 2 * len(prompts) * 7
+    with pytest.raises(URLError):
+        urlopen(f"{address}/health", timeout=5)
     assert not [line for line in log.read_text().splitlines() if line.startswith("kvloom: ")]
