@@ -16,7 +16,8 @@ INSTEAD = "use algo=quest, or backend=transformers"
 class Composition:
     """A system for one model.
 
-    kernel: a name, see backends.attention.select; hosting: None where all KV is in vLLM's cache.
+    kernel: a name, see backends.attention.select; hosting: None where all KV is in vLLM's cache;
+    unserved: what else of the settings cannot be, in words.
     """
 
     algorithm: Algorithm
@@ -24,6 +25,7 @@ class Composition:
     page_tokens: int
     kernel: str
     hosting: Hosting | None = None
+    unserved: tuple[str, ...] = ()
 
     def refusals(self) -> list[str]:
         """Why it cannot run inside vLLM, by declared capabilities, and what could."""
@@ -36,7 +38,7 @@ class Composition:
             reasons += _against(algorithm.retrieve)
             if not self.mapper.in_order:
                 reasons.append("partition places tokens elsewhere than vLLM does")
-        return [*reasons, INSTEAD] if reasons else []
+        return [*reasons, *([INSTEAD] if reasons else []), *self.unserved]
 
 
 def _against(retrieve: Retriever) -> list[str]:

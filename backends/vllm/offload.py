@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from psutil import virtual_memory
 from torch import Tensor
 
 from backends.vllm.compat import (
@@ -21,6 +22,7 @@ from backends.vllm.compat import (
     transfer_result,
 )
 from backends.vllm.compose import is_composed
+from backends.vllm.reason import told
 from memory_tiers.copies import copy_frames
 from memory_tiers.huge import huge_empty
 
@@ -35,9 +37,20 @@ class HostOffloadingSpec(stock_offloading_spec()):  # type: ignore[misc]
         if not current_platform.is_cpu():
             return super().get_worker(kv_caches)
         if self._on_host is None:
+            with told():
+                self._check_memory()
             parts = Parts(kv_caches, get_current_vllm_config_or_none())
             self._on_host = HostWorker(parts, self.blocks_per_chunk, self.num_chunks)
         return self._on_host
+
+    def _check_memory(self) -> None:
+        """It is taken as blocks come, and the machine may have less."""
+        asked, present = int(self.extra_config["cpu_bytes_to_use"]), virtual_memory().total
+        if asked > present:
+            raise ValueError(
+                f"cpu_bytes_to_use={asked} of the KV connector is more than the {present} bytes of "
+                "this machine; lower it"
+            )
 
 
 class Parts:

@@ -20,6 +20,9 @@ from tests.vllm.engines import (
     request,
     ruler_prompts,
 )
+from tests.vllm.engines import (
+    offloading as offloading_by,
+)
 from tests.vllm.test_batches import assert_summaries_are_rebuilt
 
 # Room for two prompts of four, and for what is said.
@@ -50,9 +53,30 @@ def offloading(request: pytest.FixtureRequest) -> Iterator[VllmBackend]:
         yield engine_of(*overrides, num_blocks=BLOCKS, chunk_blocks=chunk_blocks)
 
 
+class Connector(dict):
+    """Words for vLLM; engines are kept by what they were asked for."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+OTHER = Connector(
+    kv_connector="ExampleConnector",
+    kv_role="kv_both",
+    kv_connector_extra_config={"shared_storage_path": "/nowhere"},
+)
+
+
+def test_more_host_memory_than_there_is_is_refused():
+    asked = Connector(offloading_by(1))
+    asked["kv_connector_extra_config"] |= {"cpu_bytes_to_use": 1 << 60}
+    with only_connector(), pytest.raises(ValueError, match="cpu_bytes_to_use=1152921504606846976"):
+        engine_of(kv_transfer=asked)
+
+
 def test_connectors_that_leave_summaries_behind_are_refused():
     with only_connector(), pytest.raises(ValueError, match="brings blocks without summaries"):
-        engine_of("algo=quest", kv_transfer=Other())
+        engine_of("algo=quest", kv_transfer=OTHER)
     with only_connector(), pytest.raises(ValueError, match="use tier=hbm, or no KV connector"):
         engine_of("algo=quest", HOSTED, "tier.hbm.size=2MiB", chunk_blocks=1)
 
@@ -135,17 +159,3 @@ def test_blocks_lie_in_chunks_in_their_order(chunk_blocks):
             )
         first_block, first_chunk = first_block + size, first_chunk + len(touched[group])
     assert all(move.places_N.dtype == torch.int64 for move in moves.values())
-
-
-class Other(dict):
-    """Another connector; engines are kept by what they were asked for."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            kv_connector="ExampleConnector",
-            kv_role="kv_both",
-            kv_connector_extra_config={"shared_storage_path": "/nowhere"},
-        )
-
-    def __hash__(self) -> int:
-        return id(self)
