@@ -8,6 +8,11 @@ import pytest
 import torch
 
 from backends.vllm.offload import plan_moves
+from backends.vllm.pages import BlockLayout
+from backends.vllm.tables import BlockSummaries
+from memory_tiers.base import KVGeometry
+from memory_tiers.page_table import PageTable
+from sparse_algos.index_data import TensorSpec
 from tests.vllm.engines import (
     BLOCK,
     HOSTED,
@@ -132,6 +137,35 @@ def test_rows_of_a_question_are_not_loaded_as_a_context(offloading):
     forget_prefixes(offloading)
     answers(offloading, [request("asked again", prompt, num_question=300)])
     assert counted(offloading, "external_prefix_cache_hits") > before
+
+
+@pytest.mark.parametrize("by_entry", [False, True])
+def test_the_bytes_of_a_block_are_its_summaries_and_no_others(by_entry):
+    layout = BlockLayout(
+        block_tokens=64, page_tokens=16, partition_size=8, num_kv_heads=2, head_dim=4
+    )
+    geometry = KVGeometry(
+        num_layers=3,
+        num_kv_heads=2,
+        head_dim=4,
+        page_tokens=16,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    spec = {"code": TensorSpec((5,), torch.float32, by_entry=by_entry)}
+    summaries = BlockSummaries(spec, layout, PageTable(geometry, 1, 128, layered=False), 6, 3)
+    for layer in range(3):
+        summaries.enter(layer)
+        summaries.pool("code").fill_(1)
+    parts = summaries.by_block()
+    assert [len(part) for part in parts] == [6, 6, 6]
+    parts[1][4] = 0
+    for layer in range(3):
+        summaries.enter(layer)
+        zeros = (summaries.pool("code") == 0).all(dim=2).all(dim=1).nonzero().flatten()
+        of_block = layout.segments(torch.tensor([[4]])).flatten()
+        assert zeros.tolist() == (of_block.tolist() if layer == 1 else [])
+        assert int((summaries.pool("code") == 0).sum()) == len(zeros) * layout.segment * 5
 
 
 @pytest.mark.parametrize("chunk_blocks", [1, 2, 3, 8])
