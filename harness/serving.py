@@ -12,6 +12,8 @@ from harness.composing import settings_from
 from harness.hosting import hosting
 from harness.settings import Settings, validated
 
+SERVED = (("hbm",), ("hbm", "cpu"))
+
 
 def composition(
     asked: Mapping[str, Any] | Sequence[str], *, name: str, config: Any, dtype: str
@@ -35,4 +37,18 @@ def compose(settings: Settings, algorithm: Any) -> Composition:
         page_tokens=settings.partition.page_tokens,
         kernel=settings.backend.kernel,
         hosting=hosting(settings, algorithm) if len(settings.tier.levels) > 1 else None,
+        unserved=tuple(_unserved(settings)),
     )
+
+
+def _unserved(settings: Settings) -> list[str]:
+    """What has no place inside another engine, and would be read past."""
+    claims = {
+        f"tier={settings.tier.name} is not served; use tier=hbm, where KV is in vLLM's cache, or "
+        "tier=hbm+cpu": settings.tier.levels not in SERVED,
+        "budget=static counts what each request holds, and blocks of vLLM are of several; use "
+        "budget=none": len(settings.tier.levels) > 1 and settings.budget.name == "static",
+        "backend.prefill must be chunked": settings.backend.prefill != "chunked",
+        "backend.prefetch has nothing to load": settings.backend.prefetch,
+    }
+    return [claim for claim, holds in claims.items() if holds]

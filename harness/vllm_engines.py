@@ -16,8 +16,6 @@ from harness.settings import DummyModel, Settings
 from harness.workload import Workload
 from sparse_algos.base import Algorithm
 
-SERVED = (("hbm",), ("hbm", "cpu"))
-
 
 @dataclass(kw_only=True)
 class VllmEngines(Engines):
@@ -31,12 +29,6 @@ class VllmEngines(Engines):
     ) -> None:
         """See Engines; everything that stands against it, at once."""
         claims = {
-            f"tier={settings.tier.name} is not served; use tier=hbm, where KV is in vLLM's cache, "
-            "or tier=hbm+cpu": settings.tier.levels not in SERVED,
-            "budget=static counts what each request holds, and blocks of vLLM are of several; use "
-            "budget=none": len(settings.tier.levels) > 1 and settings.budget.name == "static",
-            "backend.prefill must be chunked": settings.backend.prefill != "chunked",
-            "backend.prefetch has nothing to load": settings.backend.prefetch,
             "probe=on looks into backend=transformers alone": settings.probe.requests > 0,
             "protocol.num_questions must be 1": settings.protocol.num_questions > 1,
             "trace=on records backend=transformers alone": settings.trace.record,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from backends.attention.select import choose_kernel
+from backends.vllm.checks import against
 from backends.vllm.compat import (
     AttentionBackend,
     AttentionImpl,
@@ -28,6 +29,7 @@ from backends.vllm.compat import (
 from backends.vllm.compose import compose_for, is_composed
 from backends.vllm.digests import Digests
 from backends.vllm.pages import BlockLayout
+from backends.vllm.reason import told
 from backends.vllm.requests import Requests
 from backends.vllm.rows import Limits
 from backends.vllm.runtime import EngineStep, Runtime
@@ -57,6 +59,7 @@ class PagedImpl(AttentionImpl):
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
         self.head_size, self.scale = head_size, float(scale)
         self.kv_cache_dtype = kv_cache_dtype
+        self.runtime: Runtime | None = None
         claims = {
             "ALiBi slopes": alibi_slopes is not None,
             f"a sliding window of {sliding_window} tokens": sliding_window is not None,
@@ -147,6 +150,7 @@ class ServedLayers(NamedTuple):
     layout: BlockLayout
     limits: Limits
 
+    @told()
     def start(self, vllm_config: Any) -> Runtime:
         """Take hold of the caches, which are there by now."""
         layers = vllm_config.compilation_config.static_forward_context
@@ -159,9 +163,13 @@ class ServedLayers(NamedTuple):
             page_size=geometry.page_tokens,
         )
         caches = [layers[name].kv_cache for name in self.layer_names]
-        return Runtime(self.composition, geometry, self.layout, self.limits, kernel, caches)
+        runtime = Runtime(self.composition, geometry, self.layout, self.limits, kernel, caches)
+        for name in self.layer_names:
+            layers[name].impl.runtime = runtime
+        return runtime
 
 
+@told()
 def plan_for(
     spec: Any, layer_names: Sequence[str], vllm_config: Any, device: torch.device
 ) -> ServedLayers:
@@ -214,13 +222,7 @@ def _against(names: Sequence[str], vllm_config: Any) -> list[str]:
     ]
     if list(map(number_of, names)) != list(range(len(layers))):
         reasons.append("layers are of several kinds")
-    if vllm_config.speculative_config is not None:
-        reasons.append("speculative decoding takes tokens back, and summaries keep them")
-    if vllm_config.kv_transfer_config is not None:
-        reasons.append("a KV connector brings blocks without summaries")
-    if vllm_config.parallel_config.world_size > 1:
-        reasons.append("several workers share a layer's heads")
-    return reasons
+    return reasons + against(vllm_config)
 
 
 def number_of(layer_name: str) -> int:

@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from backends.vllm.composition import KEY, Composition
+from backends.vllm.reason import told
 
 GROUP, NAME = "kvloom.composers", "vllm"
 
@@ -29,6 +30,7 @@ def is_composed(vllm_config: Any) -> bool:
     return vllm_config is not None and KEY in (vllm_config.additional_config or {})
 
 
+@told()
 def compose_for(vllm_config: Any) -> Composition:
     """The system of an engine; raises ValueError for a config that makes none."""
     model = vllm_config.model_config

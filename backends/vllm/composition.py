@@ -9,14 +9,15 @@ from sparse_algos.retriever import Retriever
 
 # Where the composition stands in vLLM's additional_config.
 KEY = "kvloom"
-DENSE_TOO = "use algo=quest, or backend=transformers"
+INSTEAD = "use algo=quest, or backend=transformers"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
     """A system for one model.
 
-    kernel: a name, see backends.attention.select; hosting: None where all KV is in vLLM's cache.
+    kernel: a name, see backends.attention.select; hosting: None where all KV is in vLLM's cache;
+    unserved: what else of the settings cannot be, in words.
     """
 
     algorithm: Algorithm
@@ -24,9 +25,10 @@ class Composition:
     page_tokens: int
     kernel: str
     hosting: Hosting | None = None
+    unserved: tuple[str, ...] = ()
 
     def refusals(self) -> list[str]:
-        """Why it cannot run inside vLLM, by declared capabilities."""
+        """Why it cannot run inside vLLM, by declared capabilities, and what could."""
         algorithm, reasons = self.algorithm, []
         if algorithm.evict is not None:
             reasons.append("algo.evict drops tokens for good, and vLLM's blocks keep all of theirs")
@@ -36,7 +38,7 @@ class Composition:
             reasons += _against(algorithm.retrieve)
             if not self.mapper.in_order:
                 reasons.append("partition places tokens elsewhere than vLLM does")
-        return reasons
+        return [*reasons, *([INSTEAD] if reasons else []), *self.unserved]
 
 
 def _against(retrieve: Retriever) -> list[str]:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, ClassVar
@@ -10,12 +10,21 @@ from typing import Any, ClassVar
 from backends.base import Backend, Request, TokenEvent, TokenScore
 from backends.finish import Finish
 from backends.vllm.activation import EXTENSION, Activation
-from backends.vllm.compat import EngineArgs, LLMEngine, RequestOutputKind, SamplingParams
+from backends.vllm.compat import (
+    EngineArgs,
+    KVTransferConfig,
+    LLMEngine,
+    RequestOutputKind,
+    SamplingParams,
+)
 from backends.vllm.composition import KEY
 from backends.vllm.requests import CONTEXT
 from backends.vllm.runtime import Runtime
 from memory_tiers.counters import Counters
 from memory_tiers.tiers.base import Tier
+
+# What `budget=` comes to where KV is in levels: blocks may be of several requests.
+SHARED = "none: all requests share the fast tier by the eviction policy alone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +32,8 @@ class EngineSettings:
     """What an engine is started with.
 
     path: of the model; dtype: as torch names it; kv_bytes: of the cache; random_weights: whether
-    the folder has no weights, and vLLM makes some up.
+    the folder has no weights, and vLLM makes some up; kv_transfer: which KV connector, as vLLM's
+    --kv-transfer-config has it.
     """
 
     path: str
@@ -35,6 +45,7 @@ class EngineSettings:
     kv_bytes: int
     prefix_caching: bool
     random_weights: bool = False
+    kv_transfer: Mapping[str, Any] | None = None
 
 
 class VllmBackend(Backend):
@@ -144,6 +155,7 @@ class VllmBackend(Backend):
             "num_blocks": cache.num_gpu_blocks,
             "prefix_caching": bool(cache.enable_prefix_caching),
             "implementations": activation.implementations,
+            **({"budget": SHARED} if tiers else {}),
             # Of vLLM alone, rows are not seen.
             "rows_chosen": sum(activation.chosen.values()) if self._is_composed else None,
             "rows_dense": sum(activation.dense.values()) if self._is_composed else None,
@@ -228,7 +240,11 @@ def _arguments(settings: EngineSettings, composed: Any | None) -> Any:
         kv_cache_memory_bytes=settings.kv_bytes,
         enable_prefix_caching=settings.prefix_caching,
         async_scheduling=False,
-        disable_log_stats=True,
+        # What a connector did is told by vLLM's own metrics alone.
+        disable_log_stats=settings.kv_transfer is None,
+        kv_transfer_config=None
+        if settings.kv_transfer is None
+        else KVTransferConfig(**settings.kv_transfer),
         use_tqdm_on_load=False,
         generation_config="vllm",
         worker_extension_cls=EXTENSION,

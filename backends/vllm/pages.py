@@ -37,7 +37,8 @@ class BlockLayout:
         """Why pages or partitions cannot lie in such blocks."""
         return [
             f"a block of vLLM has {self.block_tokens} tokens, which is no multiple of "
-            f"{key}={size}; use another backend.engine.block_tokens or {key}"
+            f"{key}={size}; use another backend.engine.block_tokens (vllm serve: --block-size) or "
+            f"{key}"
             for key, size in (
                 ("partition.page_tokens", self.page_tokens),
                 ("the partition of algo.retrieve", self.partition_size),

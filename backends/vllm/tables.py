@@ -157,6 +157,7 @@ class BlockSummaries(SummaryStore):
         super().__init__(spec, 0, 0, table.device)
         self._layout = layout
         self._segment = layout.segment
+        self._num_blocks = num_blocks
         self._num_segments = num_blocks * layout.num_kv_heads * layout.segments_per_block
         self._layers = [
             {name: self._pool(one, self._num_segments) for name, one in spec.items()}
@@ -185,6 +186,15 @@ class BlockSummaries(SummaryStore):
     def pool(self, name: str) -> Tensor:
         """One summary of all blocks on this layer, [num_segments, segment, ...]."""
         return self._pools[name]
+
+    def by_block(self) -> list[Tensor]:
+        """All of them as bytes, uint8 [num_blocks, bytes] of a summary and layer: the same memory.
+
+        What is of a block lies together, so that it can be copied with the block.
+        """
+        pools = [pool for layer in self._layers for pool in layer.values()]
+        lying = [one if one.is_contiguous() else one.movedim(1, -1) for one in pools]
+        return [one.view(self._num_blocks, -1).view(torch.uint8) for one in lying]
 
     def assign(self, blocks_BW: Tensor) -> None:
         """The first sequences of the batch have these blocks, int32 [B, W]."""

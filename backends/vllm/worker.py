@@ -7,8 +7,10 @@ worker that it cannot load ends it; so whoever names this one gets no dense answ
 from typing import Any
 
 from backends.vllm.activation import Activation, Worker
+from backends.vllm.checks import NOT_NAMED
 from backends.vllm.compat import stock_worker
 from backends.vllm.composition import KEY
+from backends.vllm.reason import told
 
 
 class CheckedWorker(Worker, stock_worker()):  # type: ignore[misc]
@@ -16,13 +18,12 @@ class CheckedWorker(Worker, stock_worker()):  # type: ignore[misc]
 
     def load_model(self, *arguments: Any, **named: Any) -> Any:
         """Load, then see what each layer runs; raises ValueError where it is not ours."""
-        if KEY not in (self.vllm_config.additional_config or {}):
-            raise ValueError(
-                f"CheckedWorker serves a composed system, and none is named: give "
-                f'--additional-config \'{{"{KEY}": ["algo=quest"]}}\''
-            )
+        with told():
+            if KEY not in (self.vllm_config.additional_config or {}):
+                raise ValueError(NOT_NAMED)
         loaded = super().load_model(*arguments, **named)
-        check(self.kvloom_activation())
+        with told():
+            check(self.kvloom_activation())
         return loaded
 
 

@@ -29,6 +29,7 @@ MAX_TOKENS = 2048
 BLOCK_BYTES = 6 * 2 * BLOCK * 2 * 64 * 4
 # Of one whose KV is elsewhere: a float of each head and slot.
 DIGEST_BYTES = 6 * 2 * BLOCK * 4
+HOST_BYTES = 200 * BLOCK_BYTES
 HOSTED = "tier=hbm+cpu"
 FULL = MAX_TOKENS
 TIGHT = 128
@@ -42,10 +43,13 @@ class Said(NamedTuple):
 
 
 @cache
-def engine_of(*overrides: str, num_blocks: int = 200, **changes: Any) -> VllmBackend:
+def engine_of(
+    *overrides: str, num_blocks: int = 200, chunk_blocks: int | None = None, **changes: Any
+) -> VllmBackend:
     """An engine; overrides: of the composition, none for vLLM as it comes.
 
-    All of them are kept: vLLM takes down what engines of a process share with the first that goes.
+    chunk_blocks: of what is kept in host memory too, which nothing is without it. All engines are
+    kept: vLLM takes down what engines of a process share with the first that goes.
     """
     block_bytes = DIGEST_BYTES if HOSTED in overrides else BLOCK_BYTES
     settings = {
@@ -58,8 +62,24 @@ def engine_of(*overrides: str, num_blocks: int = 200, **changes: Any) -> VllmBac
         "kv_bytes": num_blocks * block_bytes,
         "prefix_caching": True,
     }
+    if chunk_blocks is not None:
+        settings["kv_transfer"] = offloading(chunk_blocks)
     asked = composed(*overrides) if overrides else None
     return VllmBackend(EngineSettings(**settings | changes), asked)
+
+
+def offloading(chunk_blocks: int) -> dict[str, Any]:
+    """A KV connector that keeps blocks in host memory."""
+    return {
+        "kv_connector": "OffloadingConnector",
+        "kv_role": "kv_both",
+        "kv_connector_extra_config": {
+            "spec_name": "HostOffloadingSpec",
+            "spec_module_path": "backends.vllm.offload",
+            "cpu_bytes_to_use": HOST_BYTES,
+            "blocks_per_chunk": chunk_blocks,
+        },
+    }
 
 
 @lru_cache

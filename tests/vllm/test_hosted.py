@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.harness.cli_runs import SMALL, run
 from tests.vllm.engines import (
     BLOCK,
     BLOCK_BYTES,
@@ -18,6 +19,8 @@ from tests.vllm.engines import (
     scored,
 )
 
+# A run of the harness.
+RUN = ("backend=vllm", HOSTED, "tier.hbm.size=4MiB", *SMALL)
 # What one layer holds of the longest request, a sixth of its KV; and what vLLM is given.
 FAST = "tier.hbm.size=2MiB"
 SPACE = MAX_TOKENS // BLOCK * BLOCK_BYTES // 12
@@ -64,3 +67,12 @@ def test_a_host_pool_that_blocks_do_not_fit_in_is_refused_before_the_first_step(
 def test_a_fast_tier_that_cannot_hold_a_step_is_refused_before_the_first_step():
     with pytest.raises(ValueError, match="one step of one layer needs"):
         engine_of("algo=quest", HOSTED, "tier.hbm.size=64KiB")
+
+
+def test_a_record_says_how_the_fast_tier_was_shared(tmp_path, monkeypatch):
+    code, (record,) = run(RUN, tmp_path, monkeypatch)
+    assert code == 0
+    effective = record["config"]["effective"]
+    assert record["config"]["resolved"]["budget"]["name"] == "dynamic"
+    assert effective["quest"]["budget"].startswith("none: all requests share")
+    assert "budget" not in effective["dense"]

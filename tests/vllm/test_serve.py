@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
@@ -21,6 +21,7 @@ from tests.vllm.engines import MODEL, ROOT
 pytestmark = pytest.mark.slow
 
 VLLM = [sys.executable, "-m", "vllm.entrypoints.cli.main"]
+OURS = [sys.executable, "-m", "harness.serve"]
 WORKER = ("--worker-cls", "backends.vllm.worker.CheckedWorker")
 COMPOSED = ("--additional-config", '{"kvloom": ["algo=quest", "algo.retrieve.budget_tokens=64"]}')
 SMALL = (
@@ -47,12 +48,12 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(log: Path, *words: str) -> Iterator[str]:
-    """The address of a server that is up, until the end of the block."""
+def serving(log: Path, *words: str, program: Sequence[str] = VLLM) -> Iterator[str]:
+    """The address of a server that is up, until the end of the block; it ends when it is asked."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [*VLLM, "serve", MODEL, *SMALL, "--host", "127.0.0.1", "--port", str(port), *words]
+    command = [*program, "serve", MODEL, *SMALL, "--host", "127.0.0.1", "--port", str(port), *words]
     with log.open("wb") as said:
         server = subprocess.Popen(
             command, cwd=ROOT, env=environment(), stdout=said, stderr=subprocess.STDOUT
@@ -64,9 +65,10 @@ def serving(log: Path, *words: str) -> Iterator[str]:
     finally:
         server.terminate()
         try:
-            server.wait(30)
+            server.wait(60)
         except subprocess.TimeoutExpired:
             server.kill()
+            raise
 
 
 def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -94,7 +96,7 @@ def activation(address: str) -> tuple[dict[str, str], dict[str, int], dict[str, 
     ("words", "changes", "reason"),
     [
         (COMPOSED, {"VLLM_PLUGINS": "another"}, "the plug-in kvloom is not active: vLLM runs"),
-        ((), {}, "CheckedWorker serves a composed system, and none is named"),
+        ((), {}, "a composed system is to be served, and none is named"),
         (
             ("--additional-config", '{"kvloom": ["algo=snapkv"]}'),
             {},
