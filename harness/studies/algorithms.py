@@ -91,6 +91,7 @@ class Algorithms(Study):
             "task": settings.task.model_dump(mode="json", by_alias=True),
             "budgets": list(self.budgets),
             "lengths": list(self.lengths),
+            "samples": list(self.samples),
             "points": summarised(counted),
             "separations": separations(counted, self.budgets),
             "left_out": left_out,

@@ -84,8 +84,12 @@ def _panel(axes: Any, name: str, points: list[dict[str, Any]], found: dict[str, 
     for other in {point["algo"] for point in points} - {name}:
         longest = _line(points, other, found["lengths"][-1])
         axes.plot(*longest, "-", color=PALE, linewidth=0.7, zorder=1)
-    for shade, length in zip(SHADES, found["lengths"], strict=False):
+    for shade, length in _shades(found):
         axes.plot(*_line(points, name, length), "o-", color=shade, linewidth=1.6, markersize=3.5)
+        known = [one for one in points if one["algo"] == name and one["length"] == length]
+        known = [one for one in known if one["interval"]]
+        lows, highs = ([one["interval"][end] for one in known] for end in (0, 1))
+        axes.vlines([one["x"] for one in known], lows, highs, color=shade, linewidth=0.8, alpha=0.6)
     front = [one for one in points if one["algo"] == name and one["front"]]
     axes.plot(
         [one["x"] for one in front],
@@ -106,6 +110,13 @@ def _panel(axes: Any, name: str, points: list[dict[str, Any]], found: dict[str, 
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _shades(found: dict[str, Any]) -> list[tuple[str, int]]:
+    """A shade for each length, dark ones where there are few."""
+    lengths = found["lengths"]
+    first = max(0, len(SHADES) - 1 - len(lengths))
+    return list(zip(SHADES[first:], lengths, strict=False))
+
+
 def _line(points: list[dict[str, Any]], name: str, length: int) -> tuple[list[float], list[float]]:
     mine = [one for one in points if one["algo"] == name and one["length"] == length]
     mine.sort(key=lambda one: one["budget"])
@@ -117,7 +128,7 @@ def _frame(figure: Any, grid: Any, names: list[str], found: dict[str, Any]) -> N
 
     handles = [
         Line2D([], [], color=shade, marker="o", markersize=4, label=f"{length:,} tokens")
-        for shade, length in zip(SHADES, found["lengths"], strict=False)
+        for shade, length in _shades(found)
     ]
     ring: dict[str, Any] = {
         "markerfacecolor": "none",
@@ -127,6 +138,7 @@ def _frame(figure: Any, grid: Any, names: list[str], found: dict[str, Any]) -> N
     handles.append(Line2D([], [], linestyle="", marker="o", markersize=8, label="on front", **ring))
     others = f"the others at {found['lengths'][-1]:,}"
     handles.append(Line2D([], [], color=PALE, label=others))
+    handles.append(Line2D([], [], color=INK, linewidth=0.8, label="95 % interval"))
     figure.suptitle(
         f"Accuracy against what a decode step reads, budgets of {found['budgets'][0]} to "
         f"{found['budgets'][-1]} tokens; best mean score first",

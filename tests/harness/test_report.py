@@ -207,7 +207,9 @@ def test_a_study_and_a_split_are_reported() -> None:
     found = gather(paths)
     assert found.damaged == []
     shown = payload(found, all_cells(found), [])
-    assert len(shown["cells"]) > 100
+    points = json.loads(paths[0].read_bytes())["points"]
+    reported = [(one["what"]["algo"], one["what"].get("budget")) for one in shown["cells"]]
+    assert reported == [(point["algo"], point["budget"]) for point in points]
     assert {one["algo"] for one in shown["splits"]} > {"quest", "sparq"}
 
 
