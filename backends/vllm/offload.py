@@ -7,10 +7,8 @@ one here. Where the system is composed, what is copied with a block are the summ
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
 from psutil import virtual_memory
 from torch import Tensor
 
@@ -22,6 +20,7 @@ from backends.vllm.compat import (
     transfer_result,
 )
 from backends.vllm.compose import is_composed
+from backends.vllm.moves import Move, plan_moves
 from backends.vllm.reason import told
 from memory_tiers.copies import copy_frames
 from memory_tiers.huge import huge_empty
@@ -76,14 +75,6 @@ class Parts:
         if runtime is None or runtime.summaries is None:
             return self._groups[group]
         return self._groups[group] + runtime.summaries.by_block()
-
-
-class Move(NamedTuple):
-    """Blocks of a group, and where each is in host memory: int64 [N]."""
-
-    group: int
-    blocks_N: Tensor
-    places_N: Tensor
 
 
 class HostWorker(stock_offloading_worker()):  # type: ignore[misc]
@@ -143,24 +134,3 @@ class HostWorker(stock_offloading_worker()):  # type: ignore[misc]
         for one in parts[len(kept) :]:
             kept.append(huge_empty((self._num_places, *one.shape[1:]), one.dtype, one.device))
         return zip(parts, kept, strict=True)
-
-
-def plan_moves(blocks: Any, chunk_ids_N: np.ndarray[Any, Any], chunk_blocks: int) -> Iterator[Move]:
-    """Blocks of each group, in order, lie in consecutive chunks; the first may begin amid one.
-
-    blocks: vLLM's spec of them; chunk_ids_N: those of all groups, one group after the other.
-    """
-    blocks_N = torch.from_numpy(blocks.block_ids).long()
-    chunks_N = torch.from_numpy(chunk_ids_N).long()
-    block = chunk = 0
-    sizes = zip(blocks.group_sizes, blocks.block_indices, strict=True)
-    for group, (count, index) in enumerate(sizes):
-        if not count:
-            continue
-        skipped = index % chunk_blocks
-        num_chunks = -(-(skipped + count) // chunk_blocks)
-        places_CB = chunks_N[chunk : chunk + num_chunks, None] * chunk_blocks
-        places_N = (places_CB + torch.arange(chunk_blocks)).flatten()[skipped : skipped + count]
-        yield Move(group, blocks_N[block : block + count], places_N)
-        block, chunk = block + count, chunk + num_chunks
-    assert (block, chunk) == (len(blocks_N), len(chunks_N)), (block, chunk)

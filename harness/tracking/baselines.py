@@ -101,10 +101,15 @@ def accept(folder: Path, trial: Trial, reason: str, arm: str | None = None) -> B
         sha=None if record.env.git is None else record.env.git.sha,
         metrics=latencies_of(record, arm),
         counters={name: KeptCount(**one._asdict()) for name, one in counters_of(tested).items()},
-        scores={uid: KeptScore(**vars(one)) for uid, one in scored(samples_of(trial, arm)).items()},
+        scores={uid: _kept(one) for uid, one in scored(samples_of(trial, arm)).items()},
     )
     append(folder / ACCEPTED, baseline)
     return baseline
+
+
+def _kept(one: Scored) -> KeptScore:
+    """Contexts are told by the run that is compared with it."""
+    return KeptScore(task=one.task, score=one.score, asked=one.asked, answered=one.answered)
 
 
 def latencies_of(record: RunRecord, arm: str | None = None) -> dict[str, float]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from backends.vllm.offload import plan_moves
+from backends.vllm.moves import plan_moves
 from backends.vllm.pages import BlockLayout
 from backends.vllm.tables import BlockSummaries
 from memory_tiers.base import KVGeometry
