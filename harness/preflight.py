@@ -68,6 +68,11 @@ def _check_tiers(settings: Settings, plan: Plan, *, num_arms: int) -> None:
         find(arena, f"tier.{name}").check(name, num_bytes, geometry.device, **arena.arguments)
 
 
+def most_sequences(settings: Settings) -> int:
+    """Requests that an engine runs at one time."""
+    return 1 if settings.load.name == "single" else settings.backend.max_batch
+
+
 def plan_for(
     settings: Settings,
     algorithm: Algorithm,
@@ -90,7 +95,7 @@ def plan_for(
         dtype=model.dtype,
         device=device,
     )
-    sequences = 1 if settings.load.name == "single" else settings.backend.max_batch
+    sequences = most_sequences(settings)
     row_pages, own_pages = -(-max_tokens // geometry.page_tokens), 0
     mapper = build_mapper(settings, algorithm)
     if algorithm.retrieve is not None:

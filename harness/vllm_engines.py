@@ -7,7 +7,6 @@ from tempfile import mkdtemp
 from backends.base import Backend, RefusedError
 from backends.transformers.loading import ModelInfo, count_parameters
 from backends.vllm.engine import EngineSettings, VllmBackend
-from backends.vllm.pages import BlockLayout
 from harness.asked import model_path
 from harness.engines import Engines
 from harness.prepared import Prepared
@@ -38,8 +37,11 @@ class VllmEngines(Engines):
             "the task scores given tokens": any(one.request.scored_ids for one in workload.items),
         }
         reasons = [claim for claim, holds in claims.items() if holds]
-        reasons += compose(settings, algorithm).refusals()
-        reasons += self._layout(settings, algorithm, info).refusals()
+        composition = compose(settings, algorithm)
+        layout = composition.layout(
+            block_tokens=self.block_tokens, num_kv_heads=info.num_kv_heads, head_dim=info.head_dim
+        )
+        reasons += composition.refusals() + layout.refusals()
         if reasons:
             raise ValueError(f"backend=vllm, algo={algorithm.name}: {'; '.join(reasons)}")
 
@@ -54,16 +56,6 @@ class VllmEngines(Engines):
             except (ValueError, NotImplementedError, AssertionError) as error:
                 raise RefusedError(f"backend=vllm, arm {name}: {error}") from error
         self.num_parameters = count_parameters(prepared.info)
-
-    def _layout(self, settings: Settings, algorithm: Algorithm, info: ModelInfo) -> BlockLayout:
-        retrieve = algorithm.retrieve
-        return BlockLayout(
-            block_tokens=self.block_tokens,
-            page_tokens=settings.partition.page_tokens,
-            partition_size=1 if retrieve is None else retrieve.partition_size,
-            num_kv_heads=info.num_kv_heads,
-            head_dim=info.head_dim,
-        )
 
     def _engine_settings(self, prepared: Prepared) -> EngineSettings:
         settings, plan = prepared.settings, prepared.plan

@@ -177,13 +177,8 @@ def plan_for(
     model, scheduler = vllm_config.model_config, vllm_config.scheduler_config
     names = tuple(sorted(layer_names, key=number_of))
     composition = compose_for(vllm_config)
-    retrieve = composition.algorithm.retrieve
-    layout = BlockLayout(
-        block_tokens=spec.block_size,
-        page_tokens=composition.page_tokens,
-        partition_size=1 if retrieve is None else retrieve.partition_size,
-        num_kv_heads=spec.num_kv_heads,
-        head_dim=spec.head_size,
+    layout = composition.layout(
+        block_tokens=spec.block_size, num_kv_heads=spec.num_kv_heads, head_dim=spec.head_size
     )
     geometry = KVGeometry(
         num_layers=len(names),

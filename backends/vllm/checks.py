@@ -6,8 +6,7 @@ from typing import Any
 
 from backends.vllm.compat import create_config, current_platform, serve_arguments
 from backends.vllm.compose import compose_for
-from backends.vllm.composition import KEY, Composition
-from backends.vllm.pages import BlockLayout
+from backends.vllm.composition import KEY
 from backends.vllm.plugin import is_chosen, is_registered
 
 # The KV connector that carries summaries, by its class, and by module and class of its spec.
@@ -33,8 +32,14 @@ def check(words: Sequence[str]) -> None:
     if not (current_platform.is_cpu() or is_chosen(config)):
         reasons.append("vLLM runs an attention of its own; add --attention-backend CUSTOM")
     composition = compose_for(config)
-    reasons += composition.refusals() + _layout(config, composition).refusals()
-    reasons += against(config) + _against_model(config.model_config)
+    model = config.model_config
+    layout = composition.layout(
+        block_tokens=config.cache_config.block_size,
+        num_kv_heads=model.get_num_kv_heads(config.parallel_config),
+        head_dim=model.get_head_size(),
+    )
+    reasons += composition.refusals() + layout.refusals()
+    reasons += against(config) + _against_model(model)
     if reasons:
         name = composition.algorithm.name
         raise ValueError(f"vllm serve, algo={name}: {'; '.join(dict.fromkeys(reasons))}")
@@ -80,14 +85,3 @@ def _against_model(model: Any) -> list[str]:
     """What of a model is not served; of layers one by one, the worker tells once it has them."""
     window = model.get_sliding_window()
     return [] if window is None else [f"the model has a sliding window of {window} tokens"]
-
-
-def _layout(config: Any, composition: Composition) -> BlockLayout:
-    model, retrieve = config.model_config, composition.algorithm.retrieve
-    return BlockLayout(
-        block_tokens=config.cache_config.block_size,
-        page_tokens=composition.page_tokens,
-        partition_size=1 if retrieve is None else retrieve.partition_size,
-        num_kv_heads=model.get_num_kv_heads(config.parallel_config),
-        head_dim=model.get_head_size(),
-    )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from backends.vllm.hosted import Hosting
+from backends.vllm.pages import BlockLayout
 from memory_tiers.base import PartitionMapper
 from sparse_algos.base import Algorithm
 from sparse_algos.retriever import Retriever
@@ -26,6 +27,17 @@ class Composition:
     kernel: str
     hosting: Hosting | None = None
     unserved: tuple[str, ...] = ()
+
+    def layout(self, *, block_tokens: int, num_kv_heads: int, head_dim: int) -> BlockLayout:
+        """Its pages and partitions in blocks of vLLM."""
+        retrieve = self.algorithm.retrieve
+        return BlockLayout(
+            block_tokens=block_tokens,
+            page_tokens=self.page_tokens,
+            partition_size=1 if retrieve is None else retrieve.partition_size,
+            num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
+        )
 
     def refusals(self) -> list[str]:
         """Why it cannot run inside vLLM, by declared capabilities, and what could."""

@@ -39,13 +39,14 @@ class EngineStep:
         """Store the keys and values of all rows, and attend them: [N, H, D]."""
         self.runtime.enter(layer, self.rows)
         order_N = self.rows.order_N
-        if order_N is None:
-            out_NHD = self.step.attend(layer, query_NHD, key_NKD, value_NKD, scale)
-            self.runtime.leave(layer, self.rows)
-            return out_NHD
-        query_NHD, key_NKD, value_NKD = (one[order_N] for one in (query_NHD, key_NKD, value_NKD))
+        if order_N is not None:
+            query_NHD, key_NKD, value_NKD = (
+                one[order_N] for one in (query_NHD, key_NKD, value_NKD)
+            )
         out_NHD = self.step.attend(layer, query_NHD, key_NKD, value_NKD, scale)
         self.runtime.leave(layer, self.rows)
+        if order_N is None:
+            return out_NHD
         return out_NHD.new_empty(out_NHD.shape).index_copy_(0, order_N, out_NHD)
 
 

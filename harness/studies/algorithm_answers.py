@@ -11,9 +11,11 @@ from backends.context import Context, Tape
 from backends.transformers.engine import TransformersBackend
 from harness.preflight import plan_for
 from harness.prepared import DENSE, Prepared
+from harness.settings import Settings
 from harness.studies.algorithm_arms import Arm
 from harness.system import assemble
 from harness.workload import Item
+from sparse_algos.base import Algorithm
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,12 @@ class Bench:
     model: Any
     length: int
 
-    @property
-    def batch(self) -> int:
-        """Requests that an engine runs at one time."""
-        settings = self.prepared.settings
-        return 1 if settings.load.name == "single" else settings.backend.max_batch
-
 
 def dense_answers(bench: Bench, items: Sequence[Item]) -> Iterator[tuple[dict[str, Any], Context]]:
     """Dense's answer to each request, and what its context brought to attention."""
     for item in items:
         tape = Tape()
-        engine = _engine(bench, None)
+        engine = _engine(bench, bench.prepared.settings, DENSE)
         engine.attention.tape = tape
         engine.submit([item.request])
         [answer] = _serve(bench, engine, [item])
@@ -48,27 +44,25 @@ def arm_answers(
 ) -> list[dict[str, Any]]:
     """An arm's answers to a batch of requests, or to each why it has none."""
     who = {"algo": arm.name, "budget": arm.budget}
+    if (algorithm := arm.algorithm) is None:
+        return [who | _about(bench, item) | {"refused": arm.refused} for item in items]
     try:
-        if arm.algorithm is None:
-            raise ValueError(arm.refused)
-        engine = _engine(bench, arm)
+        engine = _engine(bench, arm.settings, algorithm)
     except ValueError as error:
         return [who | _about(bench, item) | {"refused": str(error)} for item in items]
-    if arm.algorithm.prefill is None:
+    if algorithm.prefill is None:
         for item, context in zip(items, contexts, strict=True):
             engine.submit_after(item.request, context)
     else:
         engine.submit([item.request for item in items])
-    retrieve = arm.algorithm.retrieve
+    retrieve = algorithm.retrieve
     bound = {"bound": retrieve is not None and retrieve.bound}
     return [who | answer | bound for answer in _serve(bench, engine, items)]
 
 
-def _engine(bench: Bench, arm: Arm | None) -> TransformersBackend:
-    """An engine of its own memory: dense where there is no arm."""
+def _engine(bench: Bench, settings: Settings, algorithm: Algorithm) -> TransformersBackend:
+    """An engine of its own memory."""
     prepared = bench.prepared
-    settings = prepared.settings if arm is None else arm.settings
-    algorithm = DENSE if arm is None or arm.algorithm is None else arm.algorithm
     plan = plan_for(
         settings, algorithm, prepared.info, prepared.workload.most_tokens, prepared.device
     )

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.cell import prepare
 from harness.environment import environment
+from harness.preflight import most_sequences
 from harness.prepared import DENSE
 from harness.progress import progress
 from harness.settings import Component, Settings
@@ -120,8 +121,9 @@ class Algorithms(Study):
         items = bench.prepared.workload.items
         answers: list[dict[str, Any]] = []
         with progress(total=len(items), unit=f"requests of {length}", console=console) as advance:
-            for start in range(0, len(items), bench.batch):
-                batch = items[start : start + bench.batch]
+            size = most_sequences(bench.prepared.settings)
+            for start in range(0, len(items), size):
+                batch = items[start : start + size]
                 answers += _answers(bench, batch, arms, kept)
                 for item in batch:
                     advance(item.source.task)

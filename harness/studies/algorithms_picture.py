@@ -86,8 +86,7 @@ def _panel(axes: Any, name: str, points: list[dict[str, Any]], found: dict[str, 
         axes.plot(*longest, "-", color=PALE, linewidth=0.7, zorder=1)
     for shade, length in _shades(found):
         axes.plot(*_line(points, name, length), "o-", color=shade, linewidth=1.6, markersize=3.5)
-        known = [one for one in points if one["algo"] == name and one["length"] == length]
-        known = [one for one in known if one["interval"]]
+        known = [one for one in _mine(points, name, length) if one["interval"]]
         lows, highs = ([one["interval"][end] for one in known] for end in (0, 1))
         axes.vlines([one["x"] for one in known], lows, highs, color=shade, linewidth=0.8, alpha=0.6)
     front = [one for one in points if one["algo"] == name and one["front"]]
@@ -117,9 +116,12 @@ def _shades(found: dict[str, Any]) -> list[tuple[str, int]]:
     return list(zip(SHADES[first:], lengths, strict=False))
 
 
+def _mine(points: list[dict[str, Any]], name: str, length: int) -> list[dict[str, Any]]:
+    return [one for one in points if one["algo"] == name and one["length"] == length]
+
+
 def _line(points: list[dict[str, Any]], name: str, length: int) -> tuple[list[float], list[float]]:
-    mine = [one for one in points if one["algo"] == name and one["length"] == length]
-    mine.sort(key=lambda one: one["budget"])
+    mine = sorted(_mine(points, name, length), key=lambda one: one["budget"])
     return [one["x"] for one in mine], [one["score"] for one in mine]
 
 

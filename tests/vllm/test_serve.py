@@ -47,6 +47,19 @@ def environment(**changes: str) -> dict[str, str]:
     return os.environ | own | {"VLLM_CPU_OMP_THREADS_BIND": "nobind"} | changes
 
 
+def ended(command: Sequence[str], **changes: str) -> subprocess.CompletedProcess[str]:
+    """What a command that does not come up has said."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+
+
 @contextmanager
 def serving(log: Path, *words: str, program: Sequence[str] = VLLM) -> Iterator[str]:
     """The address of a server that is up, until the end of the block; it ends when it is asked."""
@@ -106,16 +119,7 @@ def activation(address: str) -> tuple[dict[str, str], dict[str, int], dict[str, 
     ids=["plug-in not loaded", "no composition", "not served"],
 )
 def test_a_server_without_the_system_does_not_come_up(words, changes, reason):
-    command = [*VLLM, "serve", MODEL, *SMALL, "--port", "0", *WORKER, *words]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = ended([*VLLM, "serve", MODEL, *SMALL, "--port", "0", *WORKER, *words], **changes)
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert reason in said, said[-3000:]

@@ -1,21 +1,19 @@
 """`kvloom-vllm serve` serves the composed system, or ends with code 2 and one line of reason."""
 
 import json
-import subprocess
 from collections.abc import Sequence
 from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.vllm.engines import BLOCK_BYTES, MODEL, ROOT, offloading, random_prompt
+from tests.vllm.engines import BLOCK_BYTES, MODEL, offloading, random_prompt
 from tests.vllm.test_serve import (
     COMPOSED,
     OURS,
-    PATIENCE_S,
     SMALL,
     activation,
-    environment,
+    ended,
     serving,
 )
 
@@ -61,15 +59,7 @@ REFUSED = {
 @pytest.mark.parametrize(("words", "changes", "said"), REFUSED.values(), ids=REFUSED)
 def test_a_refused_server_ends_with_code_2_and_the_reason_as_its_last_line(words, changes, said):
     small = SMALL if "--block-size" not in words else SMALL[: SMALL.index("--block-size")]
-    done = subprocess.run(
-        [*OURS, "serve", MODEL, *small, "--port", "0", *words],
-        cwd=ROOT,
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    done = ended([*OURS, "serve", MODEL, *small, "--port", "0", *words], **changes)
     lines = done.stderr.splitlines()
     assert done.returncode == 2, done.stderr[-3000:]
     assert lines[-1].startswith("kvloom: ")
