@@ -81,7 +81,7 @@ def _ranked(points: list[dict[str, Any]]) -> list[str]:
 
 
 def _panel(axes: Any, name: str, points: list[dict[str, Any]], found: dict[str, Any]) -> None:
-    for other in {point["algo"] for point in points} - {name}:
+    for other in sorted({point["algo"] for point in points} - {name}):
         longest = _line(points, other, found["lengths"][-1])
         axes.plot(*longest, "-", color=PALE, linewidth=0.7, zorder=1)
     for shade, length in _shades(found):
