@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -210,3 +213,21 @@ def test_the_measurement_is_read_back_from_the_process(monkeypatch: pytest.Monke
     assert taken.omp_wait_policy == "PASSIVE"
     assert taken.torch_threads >= 1
     assert (taken.percentile_method, taken.ddof) == ("numpy linear", 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "seen"),
+    [
+        (None, "", "PASSIVE"),
+        ("ACTIVE", "", "ACTIVE"),
+        # Read once, as torch loads: what was not in force is not written down.
+        (None, "import torch;", "None"),
+    ],
+)
+def test_threads_do_not_spin_unless_asked_to(given: str | None, first: str, seen: str) -> None:
+    variables = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    if given is not None:
+        variables["OMP_WAIT_POLICY"] = given
+    code = f"{first}import harness, os; print(os.environ.get('OMP_WAIT_POLICY'))"
+    shown = subprocess.check_output([sys.executable, "-c", code], env=variables, text=True)
+    assert shown.strip() == seen
