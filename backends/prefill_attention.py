@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from backends.attention.base import AttentionKernel
-from backends.attention.blocks import attend_blocks, count_pairs
+from backends.attention.blocks import count_pairs
 from backends.batch import Batch
 from memory_tiers.manager import CacheManager
 from sparse_algos.pattern import BlockPlan, Chunk, PrefillPattern
@@ -53,7 +53,7 @@ class PatternAttention:
         _put(kv_2KTD, new_2KMD, past)
         self._count(plan, past, batch.new)
         key_KTD, value_KTD = kv_2KTD[:, :, : plan.blocks_HIP.shape[2] * plan.block_tokens]
-        out_KGMD = attend_blocks(self.kernel, plan, query_KGMD, key_KTD, value_KTD, past, scale)
+        out_KGMD = self.kernel.prefill_blocks(plan, query_KGMD, key_KTD, value_KTD, past, scale)
         return out_KGMD.permute(2, 0, 1, 3).flatten(1, 2)
 
     def _pages(self, num_tokens: int) -> int:

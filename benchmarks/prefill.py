@@ -1,4 +1,4 @@
-"""One layer of prefill attention: each pattern against dense sdpa, and time against density.
+"""One layer of prefill attention: each pattern against torch's sdpa, and time against density.
 
 8 kv heads of 128, 4 query heads each, 16384 tokens in one chunk; queries, keys and values are
 synthetic (`benchmarks.prefill_case`). A pattern's time is that of choosing and attending; the arms
@@ -22,8 +22,8 @@ from rich.table import Table
 from torch import Tensor
 
 from backends.attention.base import AttentionKernel
-from backends.attention.blocks import attend_blocks, count_pairs
-from backends.attention.reference import Reference
+from backends.attention.blocks import count_pairs
+from backends.attention.select import choose_kernel
 from benchmarks.prefill_case import Prompt, make_prompt
 from benchmarks.rounds import Competitor, interleave, ratio, save
 from sparse_algos.pattern import BlockPlan, Chunk, PrefillPattern
@@ -38,7 +38,7 @@ SCALE = HEAD_DIM**-0.5
 BLOCK_TOKENS = 128
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 SHARES = (0.05, 0.1, 0.2, 0.5)
-DENSE = "dense sdpa"
+DENSE, OURS = "dense sdpa", "dense, the kernel"
 
 # Settings of the papers; MInference's 6096 slash lines of 128k are scaled to the length.
 PATTERNS: dict[str, PrefillPattern] = {
@@ -69,13 +69,16 @@ class Arm:
 
 def arms_of(prompt: Prompt) -> dict[str, Arm]:
     """Dense first, which the others are compared with."""
-    kernel, num_tokens = Reference(), prompt.key_KTD.shape[1]
+    kernel, num_tokens = _kernel(prompt), prompt.key_KTD.shape[1]
     chunk = Chunk(prompt.query_KGTD, prompt.key_KTD, num_tokens, SCALE)
     plans: dict[str, Callable[[], BlockPlan]] = {
         name: partial(pattern.plan, chunk) for name, pattern in PATTERNS.items()
     }
     plans |= {f"random blocks, {share:.0%}": _drawn(num_tokens, share) for share in SHARES}
-    arms = {DENSE: Arm(partial(_sdpa, prompt), None)}
+    arms = {
+        DENSE: Arm(partial(_sdpa, prompt), None),
+        OURS: Arm(partial(_causal, kernel, prompt), None),
+    }
     return arms | {
         name: Arm(partial(_planned, kernel, prompt, plan), plan) for name, plan in plans.items()
     }
@@ -93,9 +96,22 @@ def _sdpa(prompt: Prompt) -> Tensor:
     return out_1HTD[0].unflatten(0, (-1, GROUP))
 
 
+def _kernel(prompt: Prompt) -> AttentionKernel:
+    """What an engine takes here for such keys."""
+    key_KTD = prompt.key_KTD
+    return choose_kernel(
+        "auto", device="cpu", dtype=key_KTD.dtype, head_dim=key_KTD.shape[2], page_size=16
+    )
+
+
+def _causal(kernel: AttentionKernel, prompt: Prompt) -> Tensor:
+    query_KGTD, key_KTD, value_KTD = prompt
+    return kernel.prefill_causal(query_KGTD.flatten(1, 2), key_KTD, value_KTD, SCALE).out
+
+
 def _planned(kernel: AttentionKernel, prompt: Prompt, plan: Callable[[], BlockPlan]) -> Tensor:
     query_KGTD, key_KTD, value_KTD = prompt
-    return attend_blocks(kernel, plan(), query_KGTD, key_KTD, value_KTD, 0, SCALE)
+    return kernel.prefill_blocks(plan(), query_KGTD, key_KTD, value_KTD, 0, SCALE)
 
 
 def _drawn(num_tokens: int, share: float) -> Callable[[], BlockPlan]:
@@ -139,7 +155,7 @@ def facts_of(prompt: Prompt, arms: Mapping[str, Arm]) -> dict[str, dict[str, flo
         of_first = replace(plan, blocks_HIP=plan.blocks_HIP[:GROUP])
         if plan.columns_HC is not None:
             of_first = replace(of_first, columns_HC=plan.columns_HC[:GROUP])
-        out = _planned(Reference(), first, partial(_same, of_first))
+        out = _planned(_kernel(first), first, partial(_same, of_first))
         error = (out.float() - exact).norm() / exact.norm()
         facts[name] = {
             "density": pairs.computed / pairs.causal,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from memory_tiers.base import TableView
+from sparse_algos.pattern import BlockPlan
 from sparse_algos.scores import GroupReduce
 from sparse_algos.selection import Selection
 
@@ -154,6 +155,23 @@ class AttentionKernel(ABC):
         """Attend the rows of T new tokens to those tokens: row m sees the first m % T + 1.
 
         M is a multiple of T, the query heads of a kv head one after the other.
+        """
+
+    @abstractmethod
+    def prefill_blocks(
+        self,
+        plan: BlockPlan,
+        query_KGMD: Tensor,
+        key_KTD: Tensor,
+        value_KTD: Tensor,
+        past: int,
+        scale: float,
+    ) -> Tensor:
+        """Attend rows [K, G, M, D] from position `past` on by the blocks and columns of a plan.
+
+        Keys and values [K, T, D] are those of the sequence from its first token on. They fill whole
+        blocks of the grid, zeros behind the last token; what the plan does not choose may be
+        anything.
         """
 
     @abstractmethod

@@ -41,11 +41,7 @@ def attend_blocks(
     past: int,
     scale: float,
 ) -> Tensor:
-    """Rows [K, G, M, D] from position `past` on, over the keys and values of their sequence.
-
-    Keys and values fill whole blocks of the grid, zeros behind the last token; what lies in blocks
-    that are not chosen may be anything.
-    """
+    """`AttentionKernel.prefill_blocks` by the kernel's other calls, a block of rows at a time."""
     size, (num_heads, num_groups, num_rows, _) = plan.block_tokens, query_KGMD.shape
     front = past - plan.first_block * size
     back = plan.blocks_HIP.shape[1] * size - front - num_rows

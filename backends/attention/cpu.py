@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backends.attention.base import Attended, FrameSelection, StepInputs, StepOutcome
 from backends.attention.cpu_step import StepCaller, lies_by_entry, scores_in_place
-from backends.attention.reference import Reference
+from backends.attention.tiled import Tiled
 from memory_tiers.base import count_bits
 from memory_tiers.native import load_library
 
@@ -34,14 +34,15 @@ PRODUCT_ARGUMENTS = [*[ctypes.c_void_p] * 6, *[ctypes.c_int64] * 4, *[ctypes.c_i
 QUERIES_PER_PASS = 4
 
 
-class Cpu(Reference):
-    """Compiled decode for one head size, and scores; prefill is torch's fused operator."""
+class Cpu(Tiled):
+    """Compiled decode for one head size, and scores; prefill in tiles, or torch's operator."""
 
     name = "cpu-cpp"
     fused: ClassVar[bool] = True
 
     def __init__(self, head_dim: int) -> None:
         """Build the kernel, or load it from the cache; raises UnavailableError."""
+        super().__init__(head_dim)
         library = load_library("attention", SOURCES, (f"-DHEAD_DIM={head_dim}",))
         self.head_dim = head_dim
         self._entries = _entries(library, "attend", ARGUMENTS)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from backends.attention.blocks import attend_blocks, count_pairs
+from backends.attention.blocks import count_pairs
 from backends.attention.reference import Reference
 from sparse_algos.coverage import covering, num_covering
 from sparse_algos.lines import lines_of
@@ -125,7 +125,7 @@ def attended(plan: BlockPlan, chunk: Chunk, values: Tensor, rest: float) -> Tens
     kv = torch.stack((chunk.key_KTD, values))
     seen_KT = seen_by(plan, chunk.past, chunk.num_tokens - chunk.past).any(1).unflatten(0, (2, 3))
     kv = pad(kv.masked_fill(~seen_KT.any(1)[None, :, :, None], rest), (0, 0, 0, after))
-    return attend_blocks(Reference(), plan, chunk.query_KGMD, *kv, chunk.past, chunk.scale)
+    return Reference().prefill_blocks(plan, chunk.query_KGMD, *kv, chunk.past, chunk.scale)
 
 
 @names

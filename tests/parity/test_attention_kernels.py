@@ -1,40 +1,23 @@
-"""Every attention kernel says what a plain float64 loop says."""
+"""Every attention kernel decodes as a plain float64 loop does."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from backends.attention import cpu
-from backends.attention.base import Attended, AttentionKernel, merge
-from backends.attention.cpu import Cpu
-from backends.attention.reference import BLOCK_ROWS, Reference
-from backends.attention.select import choose_kernel
+from backends.attention.base import Attended, merge
+from backends.attention.reference import Reference
 from memory_tiers import native
-from memory_tiers.native import UnavailableError
 from tests.parity.exact import (
     SCALE,
     assert_agrees,
     decode_exactly,
     poisoned_pool,
-    prefill_exactly,
     ragged,
     selection_of,
 )
-
-KERNELS = ("torch", "cpu-cpp")
-DTYPES = (torch.float32, torch.bfloat16)
-
-
-def kernel_of(name: str, dtype: torch.dtype, head_dim: int, page_size: int) -> AttentionKernel:
-    """The kernel of that name; skips where this machine has no compiler."""
-    if name == Cpu.name:
-        try:
-            Cpu(head_dim)
-        except UnavailableError as error:
-            pytest.skip(str(error))
-    return choose_kernel(name, device="cpu", dtype=dtype, head_dim=head_dim, page_size=page_size)
+from tests.parity.kernels import DTYPES, KERNELS, kernel_of
 
 
 def decode_case(dtype, group_size, head_dim, page_size):
@@ -44,12 +27,6 @@ def decode_case(dtype, group_size, head_dim, page_size):
     pool = poisoned_pool(selection, num_frames, page_size, head_dim).to(dtype)
     query = torch.randn(len(selection.indptr_R1) - 1, group_size, head_dim).to(dtype)
     return query, pool, selection
-
-
-def prefill_case(dtype, num_rows, num_tokens, head_dim=64):
-    torch.manual_seed(num_rows + num_tokens)
-    shapes = (num_rows, num_tokens, num_tokens)
-    return tuple(torch.randn(2, length, head_dim).to(dtype) for length in shapes)
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -164,84 +141,6 @@ def test_two_halves_merge_into_the_whole(name, dtype):
     exact = decode_exactly(query, pool, selection)
     assert second.lse.isneginf().sum() > exact.lse.isneginf().sum()
     assert_agrees(merge(first, second), exact, dtype)
-
-
-def causal(num_rows: int, num_tokens: int) -> Tensor:
-    """The last num_rows tokens each see all up to themselves."""
-    return torch.ones(num_rows, num_tokens, dtype=torch.bool).tril(num_tokens - num_rows)
-
-
-def masks(num_rows: int, num_tokens: int) -> dict[str, Tensor]:
-    """Masks by what they exercise."""
-    scattered = torch.rand(num_rows, num_tokens) > 0.5
-    scattered[[0, num_rows // 2]] = False
-    prefix = causal(num_rows, num_tokens)
-    return {
-        "all": torch.ones_like(prefix),
-        "none": torch.zeros_like(prefix),
-        "causal": prefix,
-        "two heads": prefix.repeat(2, 1)[num_rows // 2 : num_rows // 2 + num_rows],
-        "scattered": scattered,
-        "late": scattered & (torch.arange(num_tokens) >= num_tokens - 20),
-        "early": scattered & (torch.arange(num_tokens) < 20),
-        "beyond": prefix.roll(-num_tokens // 2, 1) & ~prefix,
-    }
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(5, 70), (40, 700), (BLOCK_ROWS + 44, 600)])
-@pytest.mark.parametrize("kind", list(masks(1, 1)))
-def test_prefill_is_attention_over_the_seen_tokens(dtype, shape, kind):
-    query, key, value = prefill_case(dtype, *shape)
-    mask = masks(*shape)[kind]
-    exact = prefill_exactly(query, key, value, mask)
-    attended = Reference().prefill(query, key, value, mask, SCALE)
-    if kind == "none":
-        assert torch.equal(attended.out, torch.zeros_like(query))
-        assert attended.lse.isneginf().all()
-    else:
-        assert_agrees(attended, exact, dtype)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_no_mask_sees_all(dtype):
-    query, key, value = prefill_case(dtype, 33, 600)
-    exact = prefill_exactly(query, key, value, torch.ones(33, 600, dtype=torch.bool))
-    assert_agrees(Reference().prefill(query, key, value, None, SCALE), exact, dtype)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("num_tokens", [1, 5, BLOCK_ROWS + 44])
-@pytest.mark.parametrize("group_size", [1, 3])
-def test_a_new_token_sees_those_before_it_and_itself(dtype, num_tokens, group_size):
-    query, key, value = prefill_case(dtype, group_size * num_tokens, num_tokens)
-    mask = torch.ones(num_tokens, num_tokens, dtype=torch.bool).tril().repeat(group_size, 1)
-    exact = prefill_exactly(query, key, value, mask)
-    strided = (each.transpose(0, 1).contiguous().transpose(0, 1) for each in (query, key, value))
-    assert_agrees(Reference().prefill_causal(*strided, SCALE), exact, dtype)
-
-
-def test_prefill_reads_any_strides():
-    exact_of = prefill_case(torch.float32, 33, 600)
-    strided = (each.mT.contiguous().mT for each in exact_of)
-    exact = prefill_exactly(*exact_of, torch.ones(33, 600, dtype=torch.bool))
-    assert_agrees(Reference().prefill(*strided, None, SCALE), exact, torch.float32)
-
-
-@pytest.mark.parametrize("num_rows, num_tokens", [(0, 5), (3, 0), (0, 0)])
-@pytest.mark.parametrize("masked", [True, False])
-def test_prefill_of_nothing_is_nothing(num_rows, num_tokens, masked):
-    query, key, value = prefill_case(torch.float32, num_rows, num_tokens)
-    mask = torch.ones(num_rows, num_tokens, dtype=torch.bool) if masked else None
-    attended = Reference().prefill(query, key, value, mask, SCALE)
-    assert torch.equal(attended.out, torch.zeros_like(query))
-    assert torch.equal(attended.lse, torch.full((2, num_rows), -torch.inf))
-
-
-def test_no_new_token_attends_nothing():
-    attended = Reference().prefill_causal(*prefill_case(torch.float32, 0, 0), SCALE)
-    assert attended.out.shape == (2, 0, 64)
-    assert attended.lse.shape == (2, 0)
 
 
 def broken(attended: Attended, what: str) -> Attended:
