@@ -98,8 +98,8 @@ def pooled(tensor_XTD: Tensor, block_tokens: int, past: int = 0) -> Tensor:
     """Means over blocks of the grid, float32 [..., P, D]; the tokens begin at `past`."""
     num_tokens, before = tensor_XTD.shape[-2], past % block_tokens
     after = -(before + num_tokens) % block_tokens
-    padded_XTD = torch.nn.functional.pad(tensor_XTD.float(), (0, 0, before, after))
-    sums_XPD = padded_XTD.unflatten(-2, (-1, block_tokens)).sum(-2)
+    padded_XTD = torch.nn.functional.pad(tensor_XTD, (0, 0, before, after))
+    sums_XPD = padded_XTD.unflatten(-2, (-1, block_tokens)).sum(-2, dtype=torch.float32)
     counts_P1 = torch.full_like(sums_XPD[..., :1], block_tokens)
     counts_P1[..., 0, :] -= before
     counts_P1[..., -1, :] -= after

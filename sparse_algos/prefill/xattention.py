@@ -67,11 +67,15 @@ class XAttention(PrefillPattern):
         """Mass by block, float32 [G, I, P]; U are folded rows of its blocks, V folded keys."""
         per_block = self.block_tokens // self.stride
         before, after = chunk.past % self.block_tokens, -chunk.num_tokens % self.block_tokens
-        key_VE = _folded(pad(key_TD[: chunk.num_tokens], (0, 0, 0, after)), self.stride)
-        query_GTD = pad(query_GMD, (0, 0, before, after)) * (chunk.scale / self.stride)
-        backwards_GTD = query_GTD.unflatten(1, (-1, self.stride)).flip(2).flatten(1, 2)
-        query_GUE = _folded(backwards_GTD, self.stride)
+        scaled_TD = key_TD[: chunk.num_tokens] * (chunk.scale / self.stride)
+        padded_TD = pad(scaled_TD, (0, 0, 0, after))
+        padded_GTD = pad(query_GMD, (0, 0, before, after))
+        key_VE = padded_TD.unflatten(0, (-1, self.stride)).flip(1).flatten(1)
+        query_GUE = padded_GTD.unflatten(1, (-1, self.stride)).flatten(2)
         num_rows, num_blocks = query_GUE.shape[1], len(key_VE) // per_block
+        # Rows of nothing but padding, before the chunk and behind it, count for nothing.
+        row_U = torch.arange(num_rows, device=key_TD.device) * self.stride
+        real_U = (row_U + self.stride > before) & (row_U < before + query_GMD.shape[1])
         mass_GIP = key_VE.new_zeros(
             (len(query_GMD), num_rows // per_block, num_blocks), dtype=torch.float32
         )
@@ -81,24 +85,17 @@ class XAttention(PrefillPattern):
             end = num_blocks - mass_GIP.shape[1] + stop
             rows = slice(start * per_block, stop * per_block)
             mass_GUV = _causal_mass(query_GUE[:, rows], key_VE[: end * per_block])
-            mass_GUP = mass_GUV.unflatten(2, (-1, per_block)).sum(3)
-            # Rows of nothing but padding: before the chunk, and behind it.
-            row_U = torch.arange(num_rows, device=key_TD.device)[rows] * self.stride
-            real_U = (row_U + self.stride > before) & (row_U < before + query_GMD.shape[1])
-            mass_GUP *= real_U.unsqueeze(1)
+            mass_GUP = mass_GUV.unflatten(2, (-1, per_block)).sum(3) * real_U[rows].unsqueeze(1)
             mass_GIP[:, start:stop, :end] = mass_GUP.unflatten(1, (-1, per_block)).sum(2)
         return mass_GIP
 
 
 def _causal_mass(query_GUE: Tensor, key_VE: Tensor) -> Tensor:
     """Softmax of the logits of rows that are the last of the keys' own, float32 [G, U, V]."""
-    logits_GUV = (query_GUE @ key_VE.T).float()
-    future_UV = torch.ones_like(logits_GUV[0], dtype=torch.bool).triu(
-        len(key_VE) - query_GUE.shape[1] + 1
-    )
-    return logits_GUV.masked_fill_(future_UV, -torch.inf).softmax(-1)
-
-
-def _folded(tensor_XTD: Tensor, stride: int) -> Tensor:
-    """`stride` consecutive tokens behind each other: [..., T / stride, stride * D]."""
-    return tensor_XTD.unflatten(-2, (-1, stride)).flatten(-2)
+    num_heads, num_rows = query_GUE.shape[:2]
+    # One product: as a batch of G it would copy the keys for every head.
+    logits_NV = query_GUE.flatten(0, 1) @ key_VE.T
+    logits_GUV = logits_NV.float().unflatten(0, (num_heads, num_rows))
+    future_UU = torch.ones(num_rows, num_rows, dtype=torch.bool, device=key_VE.device).triu(1)
+    logits_GUV[..., -num_rows:].masked_fill_(future_UU, -torch.inf)
+    return logits_GUV.softmax(-1)

@@ -15,7 +15,7 @@ from sparse_algos.pattern import BlockPlan, Chunk, PrefillPattern
 from sparse_algos.prefill.a_shape import AShape
 from sparse_algos.prefill.flexprefill import FlexPrefill, pooled
 from sparse_algos.prefill.minference import MInference
-from sparse_algos.prefill.xattention import XAttention
+from sparse_algos.prefill.xattention import ROWS_AT_ONCE, XAttention
 from tests.algorithms import plain_patterns as plain
 from tests.laws.configs import settings_of
 from tests.laws.system import Shape, build_system
@@ -90,6 +90,16 @@ def test_a_pattern_chooses_what_its_paper_says(name, past, new, kind):
     assert torch.equal(plan.blocks_HIP, blocks_HIP)
     if columns:
         assert [set(one) for one in plan.columns_HC.tolist()] == columns
+
+
+def test_xattention_takes_more_rows_than_one_product_holds():
+    pattern, chunk = MAKERS["xattention"](), chunk_of("sharp", 5, 598)
+    assert 604 // pattern.stride > ROWS_AT_ONCE
+    blocks_HIP, _ = expected("xattention", pattern, chunk)
+    assert torch.equal(pattern.plan(chunk).blocks_HIP, blocks_HIP)
+    # Of the two folded rows of a block, the first block's first and the last's last are padding.
+    sums_HI = torch.tensor([1.0, *[2.0] * 74, 1.0]).expand(6, -1)
+    assert torch.allclose(pattern.estimate(chunk).sum(2), sums_HI)
 
 
 @names
@@ -196,6 +206,8 @@ def test_means_of_blocks_are_over_the_tokens_that_are_there(past):
     expected = plain.means(vectors_TD.tolist(), past, 8)
     pooled_PD = pooled(vectors_TD, 8, past)
     assert torch.allclose(pooled_PD, torch.tensor([expected[at] for at in sorted(expected)]))
+    short_TD = vectors_TD.bfloat16()
+    assert torch.equal(pooled(short_TD, 8, past), pooled(short_TD.float(), 8, past))
 
 
 # XAttention folds rows inside blocks: its chunks have to end where blocks do.
