@@ -1,6 +1,5 @@
 """One engine of vLLM in this process, as a backend: its scheduler, its batches, its cache."""
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -221,8 +220,8 @@ def _set_environment() -> None:
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     # Threads are bound by who starts this process, as for every other backend.
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    if "VLLM_LOGGING_LEVEL" not in os.environ:
-        logging.getLogger("vllm").setLevel(logging.ERROR)
+    # Its lines about an engine's start, at INFO, would stand before every table.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 
 def _arguments(settings: EngineSettings, composed: Any | None) -> Any:
