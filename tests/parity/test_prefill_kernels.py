@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import pad
 
+from backends.attention import tiled
 from backends.attention.base import AttentionKernel
 from backends.attention.reference import BLOCK_ROWS, Reference
 from backends.attention.tiled import Tiled
+from memory_tiers import native
 from sparse_algos.pattern import BlockPlan
 from tests.parity.exact import SCALE, TOLERANCE, assert_agrees, attend_exactly, prefill_exactly
 from tests.parity.kernels import DTYPES, KERNELS, kernel_of
@@ -222,7 +224,7 @@ USUAL = Planned(torch.bfloat16, 64, 2, 64, past=100, new=200, num_columns=40)
 
 
 @pytest.fixture
-def tiled() -> Tiled:
+def kernel() -> Tiled:
     """A kernel with tiles; skips where the processor has none."""
     kernel = Tiled(64)
     if kernel.library is None:
@@ -231,31 +233,39 @@ def tiled() -> Tiled:
 
 
 @pytest.mark.parametrize("call", ["prefill", "prefill_causal", "prefill_blocks"])
-def test_tiles_serve_where_there_are_tiles(tiled, call, monkeypatch):
+def test_tiles_serve_where_there_are_tiles(kernel, call, monkeypatch):
     monkeypatch.setattr(Reference, call, None)
     if call == "prefill_blocks":
-        assert_attends(tiled, USUAL)
+        assert_attends(kernel, USUAL)
     else:
         masks = (None,) if call == "prefill" else ()
-        getattr(tiled, call)(*prefill_case(torch.bfloat16, 70, 70), *masks, SCALE)
+        getattr(kernel, call)(*prefill_case(torch.bfloat16, 70, 70), *masks, SCALE)
+
+
+def test_processors_without_tiles_attend_a_plan_by_torch(monkeypatch):
+    monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-mno-amx-bf16"))
+    monkeypatch.setattr(tiled, "load_library", native.load_library.__wrapped__)
+    kernel = Tiled(USUAL.head_dim)
+    assert kernel.library is None
+    assert_attends(kernel, USUAL)
 
 
 @pytest.mark.parametrize("change", [{"num_columns": 0}, {"block_tokens": 256, "new": 300}])
-def test_the_number_of_threads_changes_no_bit_of_a_prompt(tiled, change):
+def test_the_number_of_threads_changes_no_bit_of_a_prompt(kernel, change):
     case, before = replace(USUAL, **change), torch.get_num_threads()
     results = []
     for num_threads in (1, 2, 5):
         torch.set_num_threads(num_threads)
-        results.append(attend_plan(tiled, case)[0])
+        results.append(attend_plan(kernel, case)[0])
     torch.set_num_threads(before)
     assert all(torch.equal(each, results[0]) for each in results)
 
 
-def test_the_comparison_of_plans_sees_a_lost_column(tiled):
+def test_the_comparison_of_plans_sees_a_lost_column(kernel):
     plan = USUAL.plan()
-    out, exact = attend_plan(tiled, USUAL)
+    out, exact = attend_plan(kernel, USUAL)
     lost = replace(plan, columns_HC=plan.columns_HC[:, 1:])
     tensors = USUAL.tensors(USUAL.seen_HMT(plan))
-    less = tiled.prefill_blocks(lost, *tensors, USUAL.past, SCALE).double()
+    less = kernel.prefill_blocks(lost, *tensors, USUAL.past, SCALE).double()
     assert (less - exact).abs().max() > 2 * TOLERANCE[USUAL.dtype] * exact.abs().max()
     assert not torch.equal(less, out)
