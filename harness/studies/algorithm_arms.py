@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from backends.transformers.loading import ModelInfo
 from harness.build import build_algorithm, build_mapper
-from harness.composing import composed, options
+from harness.composing import options, settings_from
 from harness.settings import AlgoSettings, Component, Settings
 from sparse_algos.base import Algorithm
 
@@ -35,20 +35,35 @@ class Arm:
 
 
 def arms_of(
-    settings: Settings, names: Sequence[str] | None, budgets: Sequence[int], info: ModelInfo
+    settings: Settings,
+    names: Sequence[str] | None,
+    words: Mapping[str, Sequence[str]],
+    budgets: Sequence[int],
+    info: ModelInfo,
 ) -> Iterator[Arm]:
-    """Every algorithm but dense with every budget, in order."""
+    """Every algorithm but dense with every budget, in order; words: of a command line, by name."""
     known = options("algo")
+    for key, named in (("algorithms", names or ()), ("settings", words)):
+        if unknown := [name for name in named if name not in known]:
+            raise ValueError(f"study.{key} names {unknown[0]!r}; choose of {', '.join(known)}")
     for name in names or known:
-        if name not in known:
-            raise ValueError(f"study.algorithms names {name!r}; choose of {', '.join(known)}")
-        algo = AlgoSettings.model_validate(composed([f"algo={name}"])["algo"])
+        algo = _composed(name, words.get(name, ()))
         if algo.evict is None and algo.retrieve is None:
             if algo.prefill is not None:
                 yield arm_of(settings, algo, None, info)
             continue
         for budget in budgets:
             yield arm_of(settings, algo, budget, info)
+
+
+def _composed(name: str, words: Sequence[str]) -> AlgoSettings:
+    for word in words:
+        if not word.lstrip("+").startswith("algo."):
+            raise ValueError(
+                f"study.settings.{name} has {word!r}: only what begins with algo. is an "
+                "algorithm's own; give all else beside the experiment"
+            )
+    return settings_from([f"algo={name}", *words]).algo
 
 
 def arm_of(settings: Settings, algo: AlgoSettings, budget: int | None, info: ModelInfo) -> Arm:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,15 @@ RULES = {
 class Algorithms(Study):
     """Dense, and each algorithm with each budget, over the same requests of each length.
 
-    algorithms: options of conf/algo, None for all; budgets: tokens; lengths: of prompts;
-    samples: requests of each task, by length; least_dense: tasks that dense solves worse at a
-    length are left out there; cells: where finished requests are kept, so that a study that was
-    stopped goes on where it was.
+    algorithms: options of conf/algo, None for all; settings: words of a command line for single
+    ones, such as what a model wants of them; budgets: tokens; lengths: of prompts; samples:
+    requests of each task, by length; least_dense: tasks that dense solves worse at a length are
+    left out there; cells: where finished requests are kept, so that a study that was stopped goes
+    on where it was.
     """
 
     algorithms: Sequence[str] | None
+    settings: Mapping[str, Sequence[str]] | None
     budgets: Sequence[int]
     lengths: Sequence[int]
     samples: Sequence[int]
@@ -90,6 +92,7 @@ class Algorithms(Study):
             "rules": RULES,
             "model": settings.model.model_dump(mode="json"),
             "task": settings.task.model_dump(mode="json", by_alias=True),
+            "settings": {name: list(words) for name, words in (self.settings or {}).items()},
             "budgets": list(self.budgets),
             "lengths": list(self.lengths),
             "samples": list(self.samples),
@@ -117,7 +120,8 @@ class Algorithms(Study):
         """What each arm answered to the requests of one length."""
         bench = _bench(settings, length, num_samples)
         info = bench.prepared.info
-        arms = list(arms_of(bench.prepared.settings, self.algorithms, self.budgets, info))
+        which = (self.algorithms, self.settings or {}, self.budgets)
+        arms = list(arms_of(bench.prepared.settings, *which, info))
         items = bench.prepared.workload.items
         answers: list[dict[str, Any]] = []
         with progress(total=len(items), unit=f"requests of {length}", console=console) as advance:

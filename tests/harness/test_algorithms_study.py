@@ -144,6 +144,20 @@ def test_a_study_answers_once_and_goes_on_where_it_was(folder):
     assert {"algorithms.png", "algorithms_tokens.svg"} <= draw(later).keys()
 
 
+def test_single_algorithms_take_settings_of_their_own(folder):
+    """More of them read densely reads more; the others are as they were."""
+    assert study(folder) == 0
+    plain = found_in(folder)
+    assert study(folder, "study.settings={quest: ['algo.dense_layers=1']}") == 0
+    found = found_in(folder)
+    assert found["settings"] == {"quest": ["algo.dense_layers=1"]}
+    for one, before in zip(found["points"], plain["points"], strict=True):
+        if one["algo"] == "quest" and "score" in one:
+            assert one["kv_read"] > before["kv_read"]
+        else:
+            assert one == before
+
+
 def test_a_batch_is_answered_as_each_alone(tmp_path):
     folders = [tmp_path / name for name in ("together", "alone")]
     for folder, load in zip(folders, ("batch", "single"), strict=True):
@@ -158,6 +172,9 @@ def test_a_batch_is_answered_as_each_alone(tmp_path):
     ("words", "named"),
     [
         (["study.algorithms=[quest,nothing]"], "nothing"),
+        (["study.settings={nothing: ['algo.dense_layers=1']}"], "study.settings names 'nothing'"),
+        (["study.settings={quest: ['tier=hbm+cpu']}"], "study.settings.quest has 'tier=hbm+cpu'"),
+        (["study.settings={quest: ['algo.nothing=1']}"], "algo.nothing"),
         (["study.budgets=[64,8]"], "study.budgets"),
         (["study.samples=[1,2]"], "study.samples"),
         (["study.least_dense=1.01"], "study.least_dense=1.01"),
