@@ -23,6 +23,9 @@ if __name__ == "__main__":
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(USAGE)
         sys.exit(0)
+    from harness.threads import wait_without_spinning
+
+    wait_without_spinning()
     # Help does not wait for torch.
     from harness.comparing.command import main
 

@@ -6,8 +6,9 @@ from pathlib import Path
 # A script's own folder comes first on the path; its modules must not be importable twice.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from harness import listing
+from harness import listing, threads
 
+threads.wait_without_spinning()
 # A look at what can be chosen does not wait for Hydra.
 if listing.FLAG not in sys.argv:
     from harness.cli import main

@@ -16,6 +16,7 @@ from harness.environment import environment, measurement
 from harness.outcome import ArmResult
 from harness.record import Budget, RunError, RunRecord
 from harness.recording import build_record, requested_sparsity
+from harness.sources import ROOT
 from tests.harness.facts import dense_arm, facts, faster, outcome, quest_arm
 
 
@@ -228,6 +229,12 @@ def test_threads_do_not_spin_unless_asked_to(given: str | None, first: str, seen
     variables = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
     if given is not None:
         variables["OMP_WAIT_POLICY"] = given
-    code = f"{first}import harness, os; print(os.environ.get('OMP_WAIT_POLICY'))"
-    shown = subprocess.check_output([sys.executable, "-c", code], env=variables, text=True)
+    # As a script, but for its `main`; a listing loads no torch of its own.
+    code = (
+        f"{first}import os, runpy, sys; sys.argv[1:] = ['--list', 'probe']; "
+        "runpy.run_path('harness/run.py'); print(os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    shown = subprocess.check_output(
+        [sys.executable, "-c", code], cwd=ROOT, env=variables, text=True
+    )
     assert shown.strip() == seen
