@@ -42,8 +42,8 @@ PATIENCE_S = 300
 
 
 def environment(**changes: str) -> dict[str, str]:
-    # The first shows /collective_rpc.
-    own = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    # The first shows /collective_rpc; engines of this process are silent, a server is not.
+    own = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "INFO"}
     return os.environ | own | {"VLLM_CPU_OMP_THREADS_BIND": "nobind"} | changes
 
 
