@@ -95,6 +95,7 @@ class Tiled(Reference):
     ) -> Attended:
         """Rows from position `past` on, or over all tokens without one; see amx.h for `packed`."""
         assert self.library is not None and query_KGMD.shape[3] == key_KTD.shape[2]
+        assert key_KTD.dtype == value_KTD.dtype == query_KGMD.dtype
         query_KGMD = query_KGMD.contiguous()
         key_KTD, value_KTD = (
             one if one.stride(2) == 1 else one.contiguous() for one in (key_KTD, value_KTD)
