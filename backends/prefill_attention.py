@@ -48,12 +48,12 @@ class PatternAttention:
         before, rest = (KEYS, VALUES) if self.pattern.reads_keys else (NOTHING, BOTH)
         self._read(layer, batch, every_KP, before, kv_2KTD)
         _put(kv_2KTD, new_2KMD, past)
-        plan = self.pattern.plan(Chunk(query_KGMD, kv_2KTD[0], batch.longest, scale))
+        chunk = Chunk(query_KGMD, kv_2KTD[0], batch.longest, scale)
+        plan = self.pattern.plan(chunk)
         self._read(layer, batch, self._wanted(plan, past, num_kv_heads), rest, kv_2KTD)
         _put(kv_2KTD, new_2KMD, past)
         self._count(plan, past, batch.new)
-        key_KTD, value_KTD = kv_2KTD[:, :, : plan.blocks_HIP.shape[2] * plan.block_tokens]
-        out_KGMD = self.kernel.prefill_blocks(plan, query_KGMD, key_KTD, value_KTD, past, scale)
+        out_KGMD = self.kernel.prefill_blocks(plan, chunk, kv_2KTD[1])
         return out_KGMD.permute(2, 0, 1, 3).flatten(1, 2)
 
     def _pages(self, num_tokens: int) -> int:

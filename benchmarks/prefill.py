@@ -70,7 +70,7 @@ class Arm:
 def arms_of(prompt: Prompt) -> dict[str, Arm]:
     """Dense first, which the others are compared with."""
     kernel, num_tokens = _kernel(prompt), prompt.key_KTD.shape[1]
-    chunk = Chunk(prompt.query_KGTD, prompt.key_KTD, num_tokens, SCALE)
+    chunk = _chunk(prompt)
     plans: dict[str, Callable[[], BlockPlan]] = {
         name: partial(pattern.plan, chunk) for name, pattern in PATTERNS.items()
     }
@@ -110,8 +110,11 @@ def _causal(kernel: AttentionKernel, prompt: Prompt) -> Tensor:
 
 
 def _planned(kernel: AttentionKernel, prompt: Prompt, plan: Callable[[], BlockPlan]) -> Tensor:
-    query_KGTD, key_KTD, value_KTD = prompt
-    return kernel.prefill_blocks(plan(), query_KGTD, key_KTD, value_KTD, 0, SCALE)
+    return kernel.prefill_blocks(plan(), _chunk(prompt), prompt.value_KTD)
+
+
+def _chunk(prompt: Prompt) -> Chunk:
+    return Chunk(prompt.query_KGTD, prompt.key_KTD, prompt.key_KTD.shape[1], SCALE)
 
 
 def _drawn(num_tokens: int, share: float) -> Callable[[], BlockPlan]:

@@ -55,6 +55,11 @@ class BlockPlan:
         """Place on the grid of the first block of rows."""
         return self.blocks_HIP.shape[2] - self.blocks_HIP.shape[1]
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the key blocks, the last of which the sequence may not fill."""
+        return self.blocks_HIP.shape[2] * self.block_tokens
+
     def before_HIP(self) -> Tensor:
         """The chosen blocks before that of the rows: every row of these sees every key."""
         own_IP = own_block(self.blocks_HIP.shape[1], self.blocks_HIP.shape[2], self.blocks_HIP)

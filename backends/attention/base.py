@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from memory_tiers.base import TableView
-from sparse_algos.pattern import BlockPlan
+from sparse_algos.pattern import BlockPlan, Chunk
 from sparse_algos.scores import GroupReduce
 from sparse_algos.selection import Selection
 
@@ -158,20 +158,11 @@ class AttentionKernel(ABC):
         """
 
     @abstractmethod
-    def prefill_blocks(
-        self,
-        plan: BlockPlan,
-        query_KGMD: Tensor,
-        key_KTD: Tensor,
-        value_KTD: Tensor,
-        past: int,
-        scale: float,
-    ) -> Tensor:
-        """Attend rows [K, G, M, D] from position `past` on by the blocks and columns of a plan.
+    def prefill_blocks(self, plan: BlockPlan, chunk: Chunk, value_KTD: Tensor) -> Tensor:
+        """Attend the rows of a chunk by the blocks and columns of a plan: [K, G, M, D].
 
-        Keys and values [K, T, D] are those of the sequence from its first token on. They fill whole
-        blocks of the grid, zeros behind the last token; what the plan does not choose may be
-        anything.
+        Keys and values have room for whole blocks of the grid, or for more, and hold zeros behind
+        the last token; what the plan does not choose may be anything.
         """
 
     @abstractmethod

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from backends.attention.base import Attended, AttentionKernel, merge
-from sparse_algos.pattern import BlockPlan
+from sparse_algos.pattern import BlockPlan, Chunk
 
 
 class Pairs(NamedTuple):
@@ -33,17 +33,13 @@ def count_pairs(plan: BlockPlan, past: int, num_rows: int) -> Pairs:
 
 
 def attend_blocks(
-    kernel: AttentionKernel,
-    plan: BlockPlan,
-    query_KGMD: Tensor,
-    key_KTD: Tensor,
-    value_KTD: Tensor,
-    past: int,
-    scale: float,
+    kernel: AttentionKernel, plan: BlockPlan, chunk: Chunk, value_KTD: Tensor
 ) -> Tensor:
     """`AttentionKernel.prefill_blocks` by the kernel's other calls, a block of rows at a time."""
-    size, (num_heads, num_groups, num_rows, _) = plan.block_tokens, query_KGMD.shape
-    front = past - plan.first_block * size
+    query_KGMD, scale, size = chunk.query_KGMD, chunk.scale, plan.block_tokens
+    (num_heads, num_groups, num_rows, _), room = query_KGMD.shape, plan.num_tokens
+    key_KTD, value_KTD = chunk.key_KTD[:, :room], value_KTD[:, :room]
+    front = chunk.past - plan.first_block * size
     back = plan.blocks_HIP.shape[1] * size - front - num_rows
     before_KGIP = plan.before_HIP().unflatten(0, (num_heads, num_groups))
     alone_HIC = plan.alone_HIC()

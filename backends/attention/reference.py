@@ -15,7 +15,7 @@ from backends.attention.base import (
 )
 from backends.attention.blocks import attend_blocks
 from backends.attention.select_plain import partitions_of, select_plainly
-from sparse_algos.pattern import BlockPlan
+from sparse_algos.pattern import BlockPlan, Chunk
 from sparse_algos.scores import dot_scores
 
 # Rows that share one look at their mask: a block of a causal prompt skips the future of its last
@@ -91,17 +91,9 @@ class Reference(AttentionKernel):
         mask_MT = token_M1 >= torch.arange(num_tokens, device=key_KTD.device)
         return self.prefill(query_KMD, key_KTD, value_KTD, mask_MT, scale)
 
-    def prefill_blocks(
-        self,
-        plan: BlockPlan,
-        query_KGMD: Tensor,
-        key_KTD: Tensor,
-        value_KTD: Tensor,
-        past: int,
-        scale: float,
-    ) -> Tensor:
+    def prefill_blocks(self, plan: BlockPlan, chunk: Chunk, value_KTD: Tensor) -> Tensor:
         """See AttentionKernel."""
-        return attend_blocks(self, plan, query_KGMD, key_KTD, value_KTD, past, scale)
+        return attend_blocks(self, plan, chunk, value_KTD)
 
     def score(
         self, query_RQE: Tensor, segments_NCE: Tensor, directory_RW: Tensor, num_partitions: int

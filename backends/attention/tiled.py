@@ -13,7 +13,7 @@ from torch import Tensor
 from backends.attention.base import Attended
 from backends.attention.reference import Reference
 from memory_tiers.native import UnavailableError, load_library
-from sparse_algos.pattern import BlockPlan
+from sparse_algos.pattern import BlockPlan, Chunk
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("blocks.cpp", "amx.h"))
 # As in amx.h: tokens and rows that are one group, and the most rows of a block of work.
@@ -63,21 +63,14 @@ class Tiled(Reference):
         query_KGMD = query_KMD.unflatten(1, (-1, key_KTD.shape[1]))
         return self._attend(query_KGMD, key_KTD, value_KTD, scale, past=0)
 
-    def prefill_blocks(
-        self,
-        plan: BlockPlan,
-        query_KGMD: Tensor,
-        key_KTD: Tensor,
-        value_KTD: Tensor,
-        past: int,
-        scale: float,
-    ) -> Tensor:
+    def prefill_blocks(self, plan: BlockPlan, chunk: Chunk, value_KTD: Tensor) -> Tensor:
         """See AttentionKernel."""
+        query_KGMD, room = chunk.query_KGMD, plan.num_tokens
+        key_KTD, value_KTD = chunk.key_KTD[:, :room], value_KTD[:, :room]
         if not self._serves(query_KGMD, key_KTD, plan.block_tokens):
-            return super().prefill_blocks(plan, query_KGMD, key_KTD, value_KTD, past, scale)
-        return self._attend(query_KGMD, key_KTD, value_KTD, scale, past, plan).out.view_as(
-            query_KGMD
-        )
+            return super().prefill_blocks(plan, chunk, value_KTD)
+        done = self._attend(query_KGMD, key_KTD, value_KTD, chunk.scale, chunk.past, plan)
+        return done.out.view(query_KGMD.shape)
 
     def _serves(self, query: Tensor, key_KTD: Tensor, block_tokens: int) -> bool:
         divides = block_tokens % (ROWS if block_tokens > ROWS else GROUP) == 0
@@ -105,7 +98,7 @@ class Tiled(Reference):
         if plan is not None:
             chosen_HIP = plan.blocks_HIP.contiguous()
             columns_HC = None if plan.columns_HC is None else plan.columns_HC.contiguous()
-            assert chosen_HIP.shape[2] * plan.block_tokens == num_tokens
+            assert plan.num_tokens == num_tokens
         num_columns = 0 if columns_HC is None else columns_HC.shape[1]
         if columns_HC is not None and num_columns:
             assert columns_HC.dtype == torch.int64 and int(columns_HC.max()) < num_tokens

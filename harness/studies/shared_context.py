@@ -14,7 +14,7 @@ from harness.accuracy import accuracy_by_task
 from harness.build import build_algorithm
 from harness.cell import prepare
 from harness.comparison import scored_pairs
-from harness.composing import composed
+from harness.composing import settings_from
 from harness.environment import environment
 from harness.exact_tests import holm
 from harness.outcome import Outcome
@@ -89,11 +89,8 @@ class SharedContext(Study):
 
     def _systems(self, prepared: Prepared) -> dict[str, System]:
         """All of them assembled, over one model; raises ValueError for one that cannot run."""
-        plain = AlgoSettings.model_validate(composed(["algo=dense"])["algo"])
-        algos = {DENSE.name: plain} | {
-            name: AlgoSettings.model_validate(composed(list(words))["algo"])
-            for name, words in self.systems.items()
-        }
+        every = {DENSE.name: ["algo=dense"]} | dict(self.systems)
+        algos = {name: settings_from(words).algo for name, words in every.items()}
         info, workload, device = prepared.info, prepared.workload, prepared.device
         planned = {}
         for name, algo in algos.items():

@@ -1,16 +1,32 @@
 """The published choices of prefill patterns, as loops over heads, rows and keys in float64.
 
 Each function gives, by query head and block of rows, the set of chosen key blocks, before the first
-block and the rows' own are added; MInference also the columns of each head.
+block and the rows' own are added; MInference also the columns of each head. `seen_by` is what any
+plan comes to.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sparse_algos.pattern import Chunk
+import torch
+from torch import Tensor
+
+from sparse_algos.pattern import BlockPlan, Chunk
 
 Choice = dict[tuple[int, int], set[int]]
+
+
+def seen_by(plan: BlockPlan, past: int, new: int) -> Tensor:
+    """Which keys each row attends, bool [H, M, T]."""
+    size, total = plan.block_tokens, past + new
+    row_M, key_T = torch.arange(past, total), torch.arange(total)
+    seen_HMT = plan.blocks_HIP[:, row_M // size - plan.first_block][:, :, key_T // size]
+    if plan.columns_HC is not None:
+        column_HT = torch.zeros(len(seen_HMT), total, dtype=torch.bool)
+        column_HT.scatter_(1, plan.columns_HC, True)
+        seen_HMT = seen_HMT | column_HT.unsqueeze(1) & (key_T // size < (row_M // size)[:, None])
+    return seen_HMT & (key_T <= row_M.unsqueeze(1))
 
 
 def heads_of(chunk: Chunk) -> list[tuple[list[list[float]], list[list[float]]]]:

@@ -1,5 +1,6 @@
 """Prefill patterns choose what their papers say, and what they choose is attended exactly."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -17,6 +18,7 @@ from sparse_algos.prefill.flexprefill import FlexPrefill, pooled
 from sparse_algos.prefill.minference import MInference
 from sparse_algos.prefill.xattention import ROWS_AT_ONCE, XAttention
 from tests.algorithms import plain_patterns as plain
+from tests.algorithms.plain_patterns import seen_by
 from tests.laws.configs import settings_of
 from tests.laws.system import Shape, build_system
 
@@ -117,25 +119,13 @@ def test_both_patterns_of_flexprefill_take_part():
     assert (mixed == lines).flatten(1).all(1).any()
 
 
-def seen_by(plan: BlockPlan, past: int, new: int) -> Tensor:
-    """Which keys each row attends, bool [H, M, T]."""
-    size, total = plan.block_tokens, past + new
-    row_M, key_T = torch.arange(past, total), torch.arange(total)
-    seen_HMT = plan.blocks_HIP[:, row_M // size - plan.first_block][:, :, key_T // size]
-    if plan.columns_HC is not None:
-        column_HT = torch.zeros(len(seen_HMT), total, dtype=torch.bool)
-        column_HT.scatter_(1, plan.columns_HC, True)
-        seen_HMT = seen_HMT | column_HT.unsqueeze(1) & (key_T // size < (row_M // size)[:, None])
-    return seen_HMT & (key_T <= row_M.unsqueeze(1))
-
-
 def attended(plan: BlockPlan, chunk: Chunk, values: Tensor, rest: float) -> Tensor:
     """What the blocks answer, where keys and values that nobody chose hold `rest`."""
     after = plan.blocks_HIP.shape[2] * plan.block_tokens - chunk.num_tokens
     kv = torch.stack((chunk.key_KTD, values))
     seen_KT = seen_by(plan, chunk.past, chunk.num_tokens - chunk.past).any(1).unflatten(0, (2, 3))
     kv = pad(kv.masked_fill(~seen_KT.any(1)[None, :, :, None], rest), (0, 0, 0, after))
-    return Reference().prefill_blocks(plan, chunk.query_KGMD, *kv, chunk.past, chunk.scale)
+    return Reference().prefill_blocks(plan, replace(chunk, key_KTD=kv[0]), kv[1])
 
 
 @names

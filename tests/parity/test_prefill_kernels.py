@@ -15,7 +15,8 @@ from backends.attention.base import AttentionKernel
 from backends.attention.reference import BLOCK_ROWS, Reference
 from backends.attention.tiled import Tiled
 from memory_tiers import native
-from sparse_algos.pattern import BlockPlan
+from sparse_algos.pattern import BlockPlan, Chunk
+from tests.algorithms.plain_patterns import seen_by
 from tests.parity.exact import SCALE, TOLERANCE, assert_agrees, attend_exactly, prefill_exactly
 from tests.parity.kernels import DTYPES, KERNELS, kernel_of
 
@@ -148,18 +149,6 @@ class Planned:
             columns_HC = order_HT[:, : self.num_columns].sort(1).values
         return BlockPlan(self.block_tokens, blocks_HIP, columns_HC)
 
-    def seen_HMT(self, plan: BlockPlan) -> Tensor:
-        """Which tokens each row sees."""
-        token_T = torch.arange(self.past + self.new)
-        row_M, block_T = token_T[self.past :], token_T // self.block_tokens
-        of_M = row_M // self.block_tokens
-        seen_HMT = plan.blocks_HIP[:, of_M - plan.first_block][:, :, block_T]
-        if plan.columns_HC is not None:
-            column_HT = torch.zeros(len(seen_HMT), len(token_T), dtype=torch.bool)
-            column_HT.scatter_(1, plan.columns_HC, True)
-            seen_HMT = seen_HMT | column_HT.unsqueeze(1) & (block_T < of_M.unsqueeze(1))
-        return seen_HMT & (token_T <= row_M.unsqueeze(1))
-
     def tensors(self, seen_HMT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values; what no row sees is NaN, zeros behind the last token."""
         torch.manual_seed(self.seed + 1)
@@ -168,8 +157,8 @@ class Planned:
         seen_KT = seen_HMT.any(1).unflatten(0, (2, -1)).any(1)
         kv[:, ~seen_KT] = torch.nan
         behind = self.num_blocks * self.block_tokens - kv.shape[2]
-        # Room behind what is handed over, as the engine has it.
-        kv = pad(kv, (0, 0, 0, behind + 3))[:, :, : kv.shape[2] + behind].to(self.dtype)
+        # More room than blocks, as an engine has it, of anything.
+        kv = pad(pad(kv, (0, 0, 0, behind)), (0, 0, 0, 3), value=torch.nan).to(self.dtype)
         return query.to(self.dtype), kv[0], kv[1]
 
 
@@ -187,9 +176,10 @@ def planned_exactly(case: Planned, seen_HMT: Tensor, tensors: tuple[Tensor, ...]
 def attend_plan(kernel: AttentionKernel, case: Planned) -> tuple[Tensor, Tensor]:
     """What the kernel answers, and what is right."""
     plan = case.plan()
-    seen_HMT = case.seen_HMT(plan)
+    seen_HMT = seen_by(plan, case.past, case.new)
     tensors = case.tensors(seen_HMT)
-    out = kernel.prefill_blocks(plan, *tensors, case.past, SCALE)
+    query, key, value = tensors
+    out = kernel.prefill_blocks(plan, Chunk(query, key, case.past + case.new, SCALE), value)
     assert out.shape == tensors[0].shape and out.dtype == case.dtype
     return out.double(), planned_exactly(case, seen_HMT, tensors)
 
@@ -265,7 +255,8 @@ def test_the_comparison_of_plans_sees_a_lost_column(kernel):
     plan = USUAL.plan()
     out, exact = attend_plan(kernel, USUAL)
     lost = replace(plan, columns_HC=plan.columns_HC[:, 1:])
-    tensors = USUAL.tensors(USUAL.seen_HMT(plan))
-    less = kernel.prefill_blocks(lost, *tensors, USUAL.past, SCALE).double()
+    query, key, value = USUAL.tensors(seen_by(plan, USUAL.past, USUAL.new))
+    chunk = Chunk(query, key, USUAL.past + USUAL.new, SCALE)
+    less = kernel.prefill_blocks(lost, chunk, value).double()
     assert (less - exact).abs().max() > 2 * TOLERANCE[USUAL.dtype] * exact.abs().max()
     assert not torch.equal(less, out)
